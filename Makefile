@@ -1,0 +1,52 @@
+# make demo   the main job on a real clip
+# make test   the tests
+# The first run of either makes .venv; a second run is quick.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+SETUP  := pyproject.toml setup.py constraints.txt
+
+.PHONY: demo test test-fast lint format typecheck bench clean
+
+demo: $(VENV)/demo.ready
+	$(BIN)/diffpose-edge demo --out demo
+
+test: $(VENV)/test.ready
+	$(BIN)/python -m pytest
+
+test-fast: $(VENV)/test.ready
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: $(VENV)/test.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/test.ready
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# What is checked is the installed package: in the checkout its parts lie in folders that a type checker does not join.
+typecheck: $(VENV)/test.ready
+	rm -rf build/installed
+	$(PIP) --no-deps --no-build-isolation --target build/installed .
+	cd build && MYPYPATH=installed ../$(BIN)/mypy --config-file ../pyproject.toml -p diffpose_edge
+
+bench: $(VENV)/demo.ready
+	$(BIN)/python -m diffpose_edge.benchmarks.step_latency
+
+$(VENV)/demo.ready: $(SETUP)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "diffpose-edge needs Python 3.10 or newer; name one: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV) (PyTorch is large: the first time takes minutes)"
+	$(PIP) --editable '.[export,report]'
+	touch $@
+
+$(VENV)/test.ready: $(VENV)/demo.ready
+	$(PIP) setuptools wheel --editable '.[export,report,test,dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build demo *.egg-info

@@ -1,0 +1,1 @@
+"""Recorded trajectories to quantisation ranges. Nothing is built here yet."""

@@ -1,0 +1,120 @@
+"""Writes that either happen whole or not at all.
+
+A file or folder is built under a temporary name beside its target and renamed into place; when anything fails, the
+temporary is removed and what stood at the target stays as it was.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from diffpose_edge.errors import OutputError
+
+_REMEDY = {
+    errno.ENOSPC: "the disk is full; free some space or choose another place",
+    errno.EDQUOT: "the disk quota is used up; free some space or choose another place",
+    errno.EFBIG: "the file would exceed the size limit set for this process (see ulimit -f)",
+    errno.EROFS: "the file system is read-only; choose another place",
+    errno.EACCES: "permission denied; choose a place that you may write to",
+    errno.EPERM: "not permitted; choose a place that you may write to",
+    errno.ENOENT: "its parent folder does not exist; create it first",
+    errno.ENOTDIR: "a part of its path is not a folder",
+    errno.EISDIR: "a folder stands there; name a file",
+}
+
+
+def output_error(target: Path, err: OSError) -> OutputError:
+    """Turn an operating-system error about ``target`` into one that says what to do."""
+    remedy = _REMEDY.get(err.errno or 0, err.strerror or str(err))
+    return OutputError(f"cannot write {target}: {remedy}; nothing was written")
+
+
+@contextmanager
+def _writing(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as err:
+        raise output_error(target, err) from err
+    except RuntimeError as err:
+        # torch.save's own writer reports a full disk as a RuntimeError about its archive.
+        if "PytorchStreamWriter" in str(err) or "unexpected pos" in str(err):
+            raise OutputError(f"cannot write {target}: the disk is full or read-only; nothing was written") from err
+        raise
+
+
+@contextmanager
+def atomic_file(target: str | Path) -> Iterator[Path]:
+    """Yield a temporary path to write; on leaving, move it to ``target``, replacing a file that stands there.
+
+    Raises OutputError when the place cannot be written to; then ``target`` is unchanged and the temporary gone.
+    """
+    target = Path(target)
+    with _writing(target):
+        if target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "is a folder", str(target))
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=f".partial{target.suffix}", dir=target.parent)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            _sync(temporary)
+            temporary.chmod(0o666 & ~_umask())
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_directory(target: str | Path, *, replace: bool = False) -> Iterator[Path]:
+    """Yield a temporary folder to fill; on leaving, move it to ``target``.
+
+    With ``replace``, a folder that stands there is moved aside first and removed afterwards. Raises OutputError when the
+    target exists (without ``replace``) or the place cannot be written to; then nothing has changed.
+    """
+    target = Path(target)
+    if not replace:
+        _refuse_existing(target)
+    with _writing(target):
+        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
+        try:
+            yield temporary
+            for path in temporary.rglob("*"):
+                if path.is_file():
+                    _sync(path)
+            temporary.chmod(0o777 & ~_umask())
+            if replace and target.exists():
+                aside = temporary.with_suffix(".replaced")
+                os.replace(target, aside)
+                try:
+                    os.replace(temporary, target)
+                except OSError:
+                    os.replace(aside, target)
+                    raise
+                shutil.rmtree(aside)
+            else:
+                _refuse_existing(target)
+                os.rename(temporary, target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _refuse_existing(target: Path) -> None:
+    if target.exists() or target.is_symlink():
+        raise OutputError(f"{target} exists already; remove it, choose another name, or ask for it to be replaced (--force)")
+
+
+def _sync(path: Path) -> None:
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current

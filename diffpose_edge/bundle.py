@@ -1,0 +1,111 @@
+"""A bundle on disk: one folder with everything that the device needs, written whole and loaded only if unaltered."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from diffpose_edge.atomic import atomic_directory, atomic_file
+from diffpose_edge.errors import BundleError, OutputError
+from diffpose_edge.manifest import FileEntry, Manifest, manifest_from_json
+
+MANIFEST = "manifest.json"
+MAX_MANIFEST_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle whose manifest has been read and whose files have been checked."""
+
+    path: Path
+    manifest: Manifest
+
+    def read(self, role: str, precision: str = "fp32") -> bytes:
+        """Return the content of the file with this role and precision, checked against its hash once more.
+
+        What is returned is what was hashed, so that a file exchanged in between is not used. Raises BundleError.
+        """
+        name = self.manifest.file_of(role, precision)
+        return _checked_content(self.path, name, self.manifest.files[name])
+
+
+def sha256_of(content: bytes) -> str:
+    """Return the SHA-256 of ``content`` in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def save_bundle(
+    path: str | Path, manifest: Manifest, contents: Mapping[str, tuple[str, str, bytes]], *, replace_existing: bool = False
+) -> Bundle:
+    """Write a bundle atomically and return it, loaded from disk.
+
+    ``contents`` maps a file name to (role, precision, bytes). With ``replace_existing`` an older bundle at ``path`` is
+    replaced; any other folder is left alone. Raises OutputError; then nothing has changed.
+    """
+    path = Path(path)
+    if replace_existing and path.exists() and not (path / MANIFEST).is_file():
+        raise OutputError(f"{path} exists and is not a bundle; it is left alone. Choose another name for the bundle")
+    files = {
+        name: FileEntry(role, precision, sha256_of(content), len(content)) for name, (role, precision, content) in contents.items()
+    }
+    with atomic_directory(path, replace=replace_existing) as temporary:
+        for name, (_, _, content) in contents.items():
+            (temporary / name).write_bytes(content)
+        (temporary / MANIFEST).write_text(replace(manifest, files=files).to_json(), encoding="utf-8")
+    return load_bundle(path)
+
+
+def update_manifest(bundle: Bundle, manifest: Manifest) -> Bundle:
+    """Replace the manifest of a bundle on disk, atomically; the files stay as they are. Raises OutputError."""
+    with atomic_file(bundle.path / MANIFEST) as temporary:
+        temporary.write_text(manifest.to_json(), encoding="utf-8")
+    return Bundle(bundle.path, manifest)
+
+
+def load_bundle(path: str | Path) -> Bundle:
+    """Read a bundle, checking format, shapes, paths, sizes and hashes of every file that its manifest names.
+
+    Raises BundleError saying what is wrong with it.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        what = "is a file" if path.exists() else "does not exist"
+        raise BundleError(f"expected a bundle folder, but {path} {what}. Make one with: diffpose-edge export --help")
+    try:
+        with open(path / MANIFEST, "rb") as file:
+            raw = file.read(MAX_MANIFEST_BYTES + 1)
+    except FileNotFoundError:
+        raise BundleError(f"{path} has no {MANIFEST}: it is not a bundle. Make one with: diffpose-edge export --help") from None
+    except OSError as err:
+        raise BundleError(f"{path / MANIFEST} cannot be read: {err.strerror}") from None
+    if len(raw) > MAX_MANIFEST_BYTES:
+        raise BundleError(f"{path / MANIFEST} is larger than {MAX_MANIFEST_BYTES} bytes; refused")
+    try:
+        manifest = manifest_from_json(raw.decode("utf-8"))
+    except UnicodeDecodeError:
+        raise BundleError(f"{path / MANIFEST} is not UTF-8 text; the bundle is damaged: export it again") from None
+    for name, entry in manifest.files.items():
+        _checked_content(path, name, entry)
+    for role in ("context", "step"):
+        manifest.file_of(role)
+    return Bundle(path, manifest)
+
+
+def _checked_content(folder: Path, name: str, entry: FileEntry) -> bytes:
+    file = folder / name
+    if not file.resolve().is_relative_to(folder.resolve()):
+        raise BundleError(f"{name} leads out of the bundle (to {file.resolve()}); refused")
+    try:
+        size = file.stat().st_size
+        content = file.read_bytes() if size == entry.bytes else b""
+    except FileNotFoundError:
+        raise BundleError(f"{folder} lacks the file {name}; copy the whole folder, or export it again") from None
+    except OSError as err:
+        raise BundleError(f"{file} cannot be read: {err.strerror}") from None
+    if size != entry.bytes:
+        raise BundleError(f"{file} has {size} bytes, the manifest says {entry.bytes}; copy the bundle again, or export it again")
+    if sha256_of(content) != entry.sha256:
+        raise BundleError(f"{file} was altered: its SHA-256 is not the one in the manifest; copy the bundle again, or export it again")
+    return content

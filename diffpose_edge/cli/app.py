@@ -1,0 +1,40 @@
+"""The commands, gathered."""
+
+from __future__ import annotations
+
+import typer
+
+import diffpose_edge
+from diffpose_edge.cli import demo, doctor, export, inspect, run, verify
+
+app = typer.Typer(
+    name="diffpose-edge",
+    help=(
+        "DiffPose on the edge: export a trained DiffPose to ONNX, run its reverse diffusion without PyTorch, "
+        "and prove that both agree.\n\nThe usual order: export, verify, run. 'demo' does all of it on a real clip."
+    ),
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(show: bool) -> None:
+    if show:
+        typer.echo(f"diffpose-edge {diffpose_edge.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(False, "--version", help="Print the version and exit.", callback=_version, is_eager=True),
+) -> None:
+    pass
+
+
+app.command("export")(export.export)
+app.command("run")(run.run)
+app.command("verify")(verify.verify)
+app.command("inspect")(inspect.inspect)
+app.command("doctor")(doctor.doctor)
+app.command("demo")(demo.demo)

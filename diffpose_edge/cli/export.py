@@ -1,0 +1,54 @@
+"""``diffpose-edge export``"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from diffpose_edge.cli.terminal import err, out, parsed_timesteps, stages
+
+
+def export(
+    denoiser: Annotated[Path, typer.Option(help="Released denoiser checkpoint, such as diffpose_uvxyz_cpn.pth.")],
+    context: Annotated[Path, typer.Option(help="Released context encoder: the frame encoder (gcn_xyz) or a MixSTE video encoder.")],
+    out_path: Annotated[Path, typer.Option("--out", help="The bundle to write: a new folder.")],
+    heads: Annotated[int, typer.Option(help="Attention heads of the denoiser and frame encoder; checkpoints do not record them.")] = 4,
+    video_heads: Annotated[int, typer.Option(help="Attention heads of a MixSTE.")] = 8,
+    mirror: Annotated[bool, typer.Option(help="Average a MixSTE's answer with that for the mirrored input, as released.")] = True,
+    persons: Annotated[int, typer.Option(help="P: people (or frames) in a batch.")] = 1,
+    samples: Annotated[int, typer.Option(help="N: samples of each person.")] = 5,
+    timesteps: Annotated[
+        str, typer.Option(help="Default timesteps of the reverse process, largest first. Others can be chosen at run time.")
+    ] = "12,0",
+    force: Annotated[bool, typer.Option(help="Replace a bundle that stands at --out.")] = False,
+) -> None:
+    """Export a released pair of checkpoints to a bundle, checking every layer against PyTorch.
+
+    Shapes are fixed: choose P and N for the robot. The graphs are ONNX opset 17, float32. Nothing is written unless the
+    graphs reproduce PyTorch.
+    """
+    from diffpose_edge.export import export_bundle
+
+    steps = parsed_timesteps(timesteps)
+    assert steps is not None
+    with stages("export", 3) as stage:
+        report = export_bundle(
+            denoiser,
+            context,
+            out_path,
+            heads=heads,
+            video_heads=video_heads,
+            mirror_average=mirror,
+            persons=persons,
+            samples=samples,
+            timesteps=steps,
+            replace_existing=force,
+            progress=stage,
+        )
+    for warning in report.warnings:
+        err.print(f"[yellow]exporter warning:[/] {warning}", markup=True)
+    worst = max(report.comparisons, key=lambda c: c.relative)
+    out.print(f"wrote {out_path}: {len(report.comparisons)} values equal to PyTorch's; the largest relative error is", end=" ")
+    out.print(f"{worst.relative:.1e} ({worst.name})", markup=False)

@@ -1,0 +1,41 @@
+"""``diffpose-edge inspect``"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from diffpose_edge.bundle import load_bundle
+from diffpose_edge.cli.terminal import out
+from diffpose_edge.config import VideoConfig
+
+
+def inspect(bundle: Annotated[Path, typer.Argument(help="A bundle made by export.")]) -> None:
+    """Show what is in a bundle, after checking that it is whole. Needs neither PyTorch nor a backend."""
+    manifest = load_bundle(bundle).manifest
+    table = Table(title=str(bundle), show_header=False)
+    d, c, shape = manifest.denoiser, manifest.context, manifest.shape
+    table.add_row("denoiser", f"{d.hidden} wide, {d.layers} layers, {d.heads} heads")
+    if isinstance(c, VideoConfig):
+        mirrored = ", mirror-averaged" if c.mirror_average else ""
+        table.add_row("context encoder", f"video: {c.frames} frames, {c.width} wide, depth {c.depth}, {c.heads} heads{mirrored}")
+    else:
+        table.add_row("context encoder", f"frame: {c.hidden} wide, {c.layers} layers, {c.heads} heads")
+    table.add_row("batch", f"P={shape.P} persons, N={shape.N} samples, F={shape.F} frames")
+    table.add_row("schedule", f"T={manifest.T}, alpha_bar {manifest.alpha_bar[0]:.4f} to {manifest.alpha_bar[-1]:.4f}")
+    table.add_row("default timesteps", ", ".join(map(str, manifest.timesteps)))
+    for name, entry in manifest.files.items():
+        table.add_row(name, f"{entry.role}, {entry.precision}, {entry.bytes / 1e6:.2f} MB, sha256 {entry.sha256[:16]}… (checked)")
+    provenance = manifest.provenance
+    table.add_row("made", str(provenance.get("created", "unknown")))
+    if provenance.get("note"):
+        table.add_row("note", str(provenance["note"]))
+    for kind in ("checkpoints", "versions"):
+        for name, value in (provenance.get(kind) or {}).items():
+            table.add_row(f"{kind[:-1]}: {name}", f"{value['file']}, sha256 {value['sha256'][:16]}…" if isinstance(value, dict) else str(value))
+    for role, result in manifest.verification.items():
+        table.add_row(f"checked at export: {role}", ", ".join(f"{k} {v:.3g}" for k, v in result.items()))
+    out.print(table)

@@ -1,0 +1,62 @@
+"""``diffpose-edge run``"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from diffpose_edge.atomic import atomic_file
+from diffpose_edge.cli.terminal import counting, out, parsed_timesteps
+from diffpose_edge.keypoints import load_keypoints
+
+
+def run(
+    bundle: Annotated[Path, typer.Argument(help="A bundle made by export.")],
+    keypoints: Annotated[
+        Path,
+        typer.Option(
+            help="npz with 'keypoints' (frames,17,2|3) in Human3.6M order: normalised, or pixels together with 'image_size' (w,h). "
+            "The third number is a confidence; 0 means not seen."
+        ),
+    ],
+    out_path: Annotated[Path, typer.Option("--out", help="npz to write: joints, samples, covariance, observed.")],
+    timesteps: Annotated[str | None, typer.Option(help="Timesteps, largest first (default: the bundle's).")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the noise in mode 'noised'.")] = 0,
+    mode: Annotated[
+        str, typer.Option(help="Start of the samples: 'released' (the detected pose, no noise) or 'noised' (N draws around it).")
+    ] = "released",
+    trace: Annotated[bool, typer.Option(help="Also write 'trajectory' (frames,K+1,N,17,5): every state.")] = False,
+    threads: Annotated[int | None, typer.Option(help="Threads within an operator (default: one for each core).")] = None,
+    backend: Annotated[str, typer.Option(help="Inference backend.")] = "onnxruntime",
+) -> None:
+    """Estimate the 3D poses of one person's clip. Needs no PyTorch.
+
+    OUT holds joints (frames,17,3) in metres relative to the hip, samples (frames,N,17,3), covariance (frames,17,3,3) and
+    observed (frames,17). Frames in which too few joints were seen are NaN.
+    """
+    from diffpose_edge.runtime import PoseRuntime
+
+    steps = parsed_timesteps(timesteps)
+    clip = load_keypoints(keypoints)
+    with PoseRuntime.load(bundle, backend, threads=threads) as runtime, counting("frames", len(clip)) as done:
+        estimates = []
+        for estimate in runtime.estimate_clip(clip, seed, timesteps=steps, mode=mode, trace=trace):
+            estimates.append(estimate)
+            done(len(estimate.joints))
+    results: dict[str, Any] = {
+        name: np.concatenate([getattr(e, name) for e in estimates]) for name in ("joints", "samples", "covariance", "observed")
+    }
+    if trace:
+        # Stored by frame; the estimates hold it by step.
+        results["trajectory"] = np.concatenate([np.moveaxis(e.trajectory, 1, 0) for e in estimates if e.trajectory is not None])
+    with atomic_file(out_path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **results)
+    blank = int(np.isnan(results["joints"]).any(axis=(1, 2)).sum())
+    step_ms = np.concatenate([e.timings.steps / e.timings.batches for e in estimates]) * 1000
+    out.print(
+        f"wrote {out_path}: {len(clip)} frames{f', {blank} of them without a pose (too few joints seen)' if blank else ''}; "
+        f"median {np.median(step_ms):.2f} ms per diffusion step"
+    )

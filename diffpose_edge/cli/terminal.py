@@ -1,0 +1,54 @@
+"""What the commands share: parsing timesteps, progress bars and stages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from diffpose_edge.errors import TimestepError
+
+out = Console(highlight=False)
+if not out.is_terminal:
+    # A file or a pipe has no width: tables are written whole instead of being squeezed into 80 columns.
+    out.width = 140
+# Progress goes to standard error, so that standard output can be piped.
+err = Console(stderr=True, highlight=False)
+
+
+def parsed_timesteps(text: str | None) -> tuple[int, ...] | None:
+    """Read "12,0" as (12, 0); None stays None. Raises TimestepError."""
+    if text is None:
+        return None
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise TimestepError(f"expected timesteps as whole numbers separated by commas, such as 12,0; got {text!r}") from None
+
+
+@contextmanager
+def stages(title: str, total: int) -> Iterator[Callable[[str], None]]:
+    """Show a bar that moves on with each stage named; yields the function to name one with."""
+    with Progress(
+        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn(), console=err
+    ) as bar:
+        task = bar.add_task(title, total=total)
+        begun = False
+
+        def stage(name: str) -> None:
+            nonlocal begun
+            bar.update(task, description=name, advance=1 if begun else 0)
+            begun = True
+
+        yield stage
+        bar.update(task, completed=total, description=title)
+
+
+@contextmanager
+def counting(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show a bar over ``total`` things; yields the function that says how many more are done."""
+    with Progress(TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(), console=err) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda done: bar.advance(task, done)

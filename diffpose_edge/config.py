@@ -1,0 +1,82 @@
+"""The sizes of the networks and of the batch, frozen: what a bundle's graphs were exported for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from diffpose_edge.errors import CheckpointError, ExportError
+
+# Bounds on what a bundle may ask for, far above any use: a manifest is checked against them before memory is allocated.
+MAX_BATCH = 65_536
+MAX_WIDTH = 8_192
+MAX_FRAMES = 4_096
+MAX_T = 100_000
+
+
+def _check_heads(heads: int, width: int, what: str) -> None:
+    if heads < 1 or width % heads:
+        divisors = [h for h in range(1, 33) if width % h == 0]
+        raise CheckpointError(
+            f"expected a number of attention heads that divides the {what}'s width {width}, got {heads}; "
+            f"possible: {divisors}. A checkpoint does not record its heads: take the number it was trained with"
+        )
+
+
+@dataclass(frozen=True)
+class GraphNetworkConfig:
+    """Size of a denoiser or of a frame context encoder: C = ``hidden`` features, ``layers`` layers, attention ``heads``."""
+
+    hidden: int
+    layers: int
+    heads: int
+
+    def __post_init__(self) -> None:
+        _check_heads(self.heads, self.hidden, "network")
+
+
+@dataclass(frozen=True)
+class VideoConfig:
+    """Size of a MixSTE video context encoder over ``frames`` frames, and whether its answer is mirror-averaged."""
+
+    frames: int
+    width: int
+    depth: int
+    heads: int
+    mirror_average: bool = True
+
+    def __post_init__(self) -> None:
+        _check_heads(self.heads, self.width, "video encoder")
+
+
+ContextConfig = GraphNetworkConfig | VideoConfig
+
+
+@dataclass(frozen=True)
+class BatchShape:
+    """The fixed batch of an export: ``P`` persons, ``N`` samples of each, windows of ``F`` frames (1: one frame)."""
+
+    P: int = 1
+    N: int = 5
+    F: int = 1
+
+    def __post_init__(self) -> None:
+        for name, value, most in (("P", self.P, MAX_BATCH), ("N", self.N, MAX_BATCH), ("F", self.F, MAX_FRAMES)):
+            if not 1 <= value <= most:
+                raise ExportError(f"expected {name} within 1..{most}, got {value}")
+        if self.P * self.N > MAX_BATCH:
+            raise ExportError(f"expected at most {MAX_BATCH} poses in a batch, got P x N = {self.P} x {self.N}")
+
+    @property
+    def uv(self) -> tuple[int, ...]:
+        """Shape of the context graph's input: (P, 17, 2), or (P, F, 17, 2) for video."""
+        return (self.P, 17, 2) if self.F == 1 else (self.P, self.F, 17, 2)
+
+    @property
+    def xyz(self) -> tuple[int, ...]:
+        """Shape of the context graph's output: (P, 17, 3), or (P, F, 17, 3) for video."""
+        return (*self.uv[:-1], 3)
+
+    @property
+    def state(self) -> tuple[int, int, int]:
+        """Shape of the diffusion state: (P N, 17, 5); sample n of person p is row p N + n."""
+        return (self.P * self.N, 17, 5)

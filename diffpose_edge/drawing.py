@@ -1,0 +1,128 @@
+"""Pictures of a clip: the 2D input beside the 3D skeletons, with the spread of the samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffpose_edge.atomic import atomic_file
+from diffpose_edge.extras import require
+from diffpose_edge.keypoints import Keypoints, denormalise
+from diffpose_edge.skeleton import BONES, JOINTS
+
+# Right limbs, left limbs and trunk, told apart by hue and by lightness; joints fade with their confidence.
+RIGHT, LEFT, TRUNK, GHOST = "#c1440e", "#1f5fa8", "#333333", "#9a9a9a"
+
+
+@dataclass(frozen=True)
+class ClipPoses:
+    """What is drawn: keypoints (frames, 17, 2), joints (frames, 17, 3), samples (frames, N, 17, 3), and where the frame was."""
+
+    keypoints: Keypoints
+    joints: NDArray[np.float32]
+    samples: NDArray[np.float32]
+    image_size: tuple[float, float]
+    fps: float
+    caption: str
+
+
+def _colour(bone: tuple[int, int]) -> str:
+    name = JOINTS[bone[1]]
+    return RIGHT if name.startswith("right") else LEFT if name.startswith("left") else TRUNK
+
+
+def _draw_2d(axes: Any, clip: ClipPoses, frame: int) -> None:
+    w, h = clip.image_size
+    xy = denormalise(clip.keypoints.uv, clip.image_size)
+    seen = clip.keypoints.confidence > 0
+    # The part of the image that the person is ever in, so that they are not a speck in it.
+    low, high = xy[seen].min(axis=0), xy[seen].max(axis=0)
+    low, high = np.clip(low - 0.05 * w, 0, (w, h)), np.clip(high + 0.05 * w, 0, (w, h))
+    xy, seen = xy[frame], seen[frame]
+    for i, j in BONES:
+        if seen[i] and seen[j]:
+            axes.plot(*xy[[i, j]].T, color=_colour((i, j)), linewidth=1.6)
+    for j in np.flatnonzero(seen):
+        axes.plot(*xy[j], marker="o", markersize=2.5, color="black", alpha=0.3 + 0.7 * float(clip.keypoints.confidence[frame, j]))
+    axes.set(xlim=(low[0], high[0]), ylim=(high[1], low[1]), aspect="equal", xticks=[], yticks=[])
+    axes.set_title(f"2D input, frame {frame}, {frame / clip.fps:.1f} s" + ("" if seen.any() else ": nobody found"), fontsize=8)
+
+
+def _reach(clip: ClipPoses) -> float:
+    known = clip.samples[np.isfinite(clip.samples)]
+    return float(np.quantile(np.abs(known), 0.999)) if known.size else 1.0
+
+
+def _draw_3d(axes: Any, clip: ClipPoses, frame: int, reach: float) -> None:
+    from mpl_toolkits.mplot3d.art3d import Line3DCollection
+
+    def bones(pose: NDArray[np.float32]) -> NDArray[np.float32]:
+        # Camera axes are x right, y down, z forward; the plot's third axis points up.
+        placed = pose[..., [0, 2, 1]] * np.array([1, 1, -1], np.float32)
+        return placed[..., np.array(BONES), :].reshape(-1, 2, 3)
+
+    if np.isfinite(clip.joints[frame]).all():
+        axes.add_collection3d(Line3DCollection(bones(clip.samples[frame]), colors=GHOST, linewidths=0.7, alpha=0.55), autolim=False)
+        colours = [_colour(bone) for bone in BONES]
+        axes.add_collection3d(Line3DCollection(bones(clip.joints[frame]), colors=colours, linewidths=1.8), autolim=False)
+        spread = float(clip.samples[frame].std(axis=0).mean()) * 1000
+        axes.set_title(f"3D, mean of {clip.samples.shape[1]} samples, spread {spread:.0f} mm", fontsize=8)
+    else:
+        axes.set_title("3D: no pose", fontsize=8)
+    axes.set(xlim=(-reach, reach), ylim=(-reach, reach), zlim=(-reach, reach))
+    axes.set_box_aspect((1, 1, 1))
+    axes.view_init(elev=10, azim=-70)
+    axes.tick_params(labelsize=5, pad=-3)
+
+
+def _figure(columns: int, rows: int) -> tuple[Any, Any]:
+    require("matplotlib", "PIL")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    # Made without pyplot: no display is looked for, and nothing global is left behind.
+    figure = Figure(figsize=(3.4 * columns, 2.7 * rows + 0.6), dpi=100, layout="constrained")
+    return figure, FigureCanvasAgg(figure)
+
+
+def draw_png(clip: ClipPoses, frames: Sequence[int], out: str | Path) -> None:
+    """Draw the given frames in columns, the 2D input above the 3D pose. Raises OutputError."""
+    figure, _ = _figure(len(frames), 2)
+    reach = _reach(clip)
+    for column, frame in enumerate(frames):
+        _draw_2d(figure.add_subplot(2, len(frames), column + 1), clip, frame)
+        _draw_3d(figure.add_subplot(2, len(frames), len(frames) + column + 1, projection="3d"), clip, frame, reach)
+    _legend(figure, clip)
+    with atomic_file(out) as temporary:
+        figure.savefig(temporary, format="png")
+
+
+def draw_gif(clip: ClipPoses, frames: Sequence[int], out: str | Path, progress: Callable[[], None] = lambda: None) -> None:
+    """Draw the given frames as an animation at the clip's own speed, 2D input beside 3D pose. Raises OutputError."""
+    figure, canvas = _figure(2, 1)
+    from PIL import Image
+
+    reach, images = _reach(clip), []
+    _legend(figure, clip)
+    left, right = figure.add_subplot(1, 2, 1), figure.add_subplot(1, 2, 2, projection="3d")
+    for frame in frames:
+        left.clear()
+        right.clear()
+        _draw_2d(left, clip, frame)
+        _draw_3d(right, clip, frame, reach)
+        canvas.draw()
+        images.append(Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy()).quantize(64))
+        progress()
+    stride = frames[1] - frames[0] if len(frames) > 1 else 1
+    with atomic_file(out) as temporary:
+        images[0].save(temporary, format="GIF", save_all=True, append_images=images[1:], duration=round(1000 * stride / clip.fps), loop=0)
+
+
+def _legend(figure: Any, clip: ClipPoses) -> None:
+    figure.suptitle(clip.caption, fontsize=9, color="#a00000" if "UNTRAINED" in clip.caption else "black", wrap=True)
+    figure.supxlabel("red: right   blue: left   dark: trunk   grey: single samples   3D in metres, relative to the hip", fontsize=7)

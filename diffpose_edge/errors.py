@@ -1,0 +1,47 @@
+"""The errors that a user can cause and can mend.
+
+Every message says what was expected, what came, and what to do. The command line prints them without a traceback and
+exits with status 2; any other exception is a fault of ours and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+
+class DiffPoseEdgeError(Exception):
+    """Base of every error that the user of this package can mend."""
+
+
+class CheckpointError(DiffPoseEdgeError):
+    """A checkpoint cannot be read, or is not the network that was asked for."""
+
+
+class BundleError(DiffPoseEdgeError):
+    """A bundle is incomplete, altered, of a newer format, or not a bundle."""
+
+
+class KeypointError(DiffPoseEdgeError):
+    """2D keypoints have the wrong shape, or values that no detector means."""
+
+
+class TimestepError(DiffPoseEdgeError):
+    """The timesteps of the reverse process are not a decreasing sequence within the schedule."""
+
+
+class OutputError(DiffPoseEdgeError):
+    """A result cannot be written where it was asked for."""
+
+
+class MissingPackage(DiffPoseEdgeError):
+    """An optional package is not installed; the message names the pip command."""
+
+
+class ExportError(DiffPoseEdgeError):
+    """An export was asked for that cannot be made."""
+
+
+class VerificationError(DiffPoseEdgeError):
+    """A freshly exported graph does not reproduce PyTorch: the export is refused."""
+
+
+class RuntimeClosed(DiffPoseEdgeError):
+    """A runtime was used after ``close()``."""

@@ -1,0 +1,200 @@
+"""The bundle's manifest: what is in it, for which shapes, made from what. See docs/bundle.md for every field."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffpose_edge.config import (
+    MAX_FRAMES,
+    MAX_T,
+    MAX_WIDTH,
+    BatchShape,
+    ContextConfig,
+    GraphNetworkConfig,
+    VideoConfig,
+)
+from diffpose_edge.errors import BundleError, DiffPoseEdgeError
+from diffpose_edge.schedule import checked_timesteps
+
+FORMAT = "diffpose-edge-bundle"
+FORMAT_VERSION = 1
+ROLES = ("context", "step")
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """A file of the bundle: what it is for, its precision, its SHA-256 and its size in bytes."""
+
+    role: str
+    precision: str
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything that a runtime needs to know about a bundle.
+
+    ``alpha_bar`` is the full table over T timesteps; ``timesteps`` the default ones, largest first; ``files`` by name
+    within the bundle; ``provenance`` and ``verification`` are records, not instructions.
+    """
+
+    denoiser: GraphNetworkConfig
+    context: ContextConfig
+    shape: BatchShape
+    alpha_bar: tuple[float, ...]
+    timesteps: tuple[int, ...]
+    files: Mapping[str, FileEntry]
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    verification: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def T(self) -> int:
+        """Number of training timesteps."""
+        return len(self.alpha_bar)
+
+    @property
+    def alpha_bar_table(self) -> NDArray[np.float64]:
+        """alpha_bar as an array, shape (T,)."""
+        return np.array(self.alpha_bar, dtype=np.float64)
+
+    def file_of(self, role: str, precision: str = "fp32") -> str:
+        """Return the name of the file with a role and precision, or raise BundleError."""
+        for name, entry in self.files.items():
+            if entry.role == role and entry.precision == precision:
+                return name
+        have = sorted({f"{e.role} {e.precision}" for e in self.files.values()})
+        raise BundleError(f"the bundle has no {role} graph in {precision}; it has: {', '.join(have) or 'nothing'}")
+
+    def to_json(self) -> str:
+        """Return the manifest as it is written to disk."""
+        kind = "video" if isinstance(self.context, VideoConfig) else "frame"
+        content = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "model": {"denoiser": asdict(self.denoiser), "context": {"kind": kind, **asdict(self.context)}},
+            "shapes": asdict(self.shape),
+            "schedule": {"timesteps": list(self.timesteps), "alpha_bar": list(self.alpha_bar)},
+            "files": {name: asdict(entry) for name, entry in self.files.items()},
+            "provenance": dict(self.provenance),
+            "verification": dict(self.verification),
+        }
+        return json.dumps(content, indent=2, allow_nan=False) + "\n"
+
+
+def manifest_from_json(text: str) -> Manifest:
+    """Read a manifest, checking every field that the runtime relies on. Raises BundleError."""
+    try:
+        content = json.loads(text)
+    except (json.JSONDecodeError, RecursionError, UnicodeDecodeError) as err:
+        raise BundleError(f"manifest.json is not JSON ({err}); the bundle is damaged: export it again") from None
+    root = _Fields(content, "manifest.json")
+    if root.get("format", str) != FORMAT:
+        raise BundleError(f"manifest.json says format {content['format']!r}; expected {FORMAT!r}: this is not a bundle")
+    version = root.whole("format_version", 1, 10**9)
+    if version > FORMAT_VERSION:
+        raise BundleError(
+            f"the bundle has format version {version}; this diffpose-edge reads up to {FORMAT_VERSION}. "
+            f"Update diffpose-edge, or export the bundle with this version"
+        )
+    try:
+        return _manifest(root)
+    except BundleError:
+        raise
+    except DiffPoseEdgeError as err:
+        raise BundleError(f"manifest.json: {err}") from None
+
+
+class _Fields:
+    """A JSON object whose fields are read with their types checked; errors name the path to the field."""
+
+    def __init__(self, content: Any, path: str):
+        if not isinstance(content, dict):
+            raise BundleError(f"{path}: expected an object, got {type(content).__name__}")
+        self.content, self.path = content, path
+
+    def get(self, key: str, kind: type | tuple[type, ...]) -> Any:
+        if key not in self.content:
+            raise BundleError(f"{self.path} has no field {key!r}; the bundle is damaged: export it again")
+        value = self.content[key]
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise BundleError(f"{self.path}: field {key!r} has the wrong type {type(value).__name__}")
+        return value
+
+    def whole(self, key: str, least: int, most: int) -> int:
+        value: int = self.get(key, int)
+        if not least <= value <= most:
+            raise BundleError(f"{self.path}: expected {key} within {least}..{most}, got {value}")
+        return value
+
+    def fields(self, key: str) -> _Fields:
+        return _Fields(self.get(key, dict), f"{self.path}: {key}")
+
+
+def _manifest(root: _Fields) -> Manifest:
+    model = root.fields("model")
+    denoiser = _graph_network(model.fields("denoiser"))
+    context_fields = model.fields("context")
+    kind = context_fields.get("kind", str)
+    context: ContextConfig
+    if kind == "frame":
+        context = _graph_network(context_fields)
+    elif kind == "video":
+        context = VideoConfig(
+            frames=context_fields.whole("frames", 2, MAX_FRAMES),
+            width=context_fields.whole("width", 1, MAX_WIDTH),
+            depth=context_fields.whole("depth", 1, 1024),
+            heads=context_fields.whole("heads", 1, MAX_WIDTH),
+            mirror_average=context_fields.get("mirror_average", bool),
+        )
+    else:
+        raise BundleError(f"manifest.json: the context encoder is of kind {kind!r}; expected 'frame' or 'video'")
+    sizes = root.fields("shapes")
+    shape = BatchShape(*(sizes.whole(name, 1, 10**9) for name in "PNF"))
+    if shape.F != (context.frames if isinstance(context, VideoConfig) else 1):
+        raise BundleError(f"manifest.json: the shapes say F={shape.F}, which the context encoder does not take")
+    schedule = root.fields("schedule")
+    alpha_bar = _alpha_bar(schedule.get("alpha_bar", list))
+    timesteps = checked_timesteps(schedule.get("timesteps", list), len(alpha_bar))
+    files = {name: _file_entry(name, _Fields(entry, f"manifest.json: files: {name}")) for name, entry in root.get("files", dict).items()}
+    return Manifest(
+        denoiser, context, shape, alpha_bar, timesteps, files, root.get("provenance", dict), root.get("verification", dict)
+    )
+
+
+def _graph_network(fields: _Fields) -> GraphNetworkConfig:
+    return GraphNetworkConfig(
+        hidden=fields.whole("hidden", 1, MAX_WIDTH),
+        layers=fields.whole("layers", 1, 1024),
+        heads=fields.whole("heads", 1, MAX_WIDTH),
+    )
+
+
+def _alpha_bar(values: list[Any]) -> tuple[float, ...]:
+    if not 1 <= len(values) <= MAX_T:
+        raise BundleError(f"manifest.json: expected 1..{MAX_T} values of alpha_bar, got {len(values)}")
+    if not all(isinstance(a, float | int) and not isinstance(a, bool) and math.isfinite(a) and 0 < a <= 1 for a in values):
+        raise BundleError("manifest.json: alpha_bar must hold numbers within (0, 1]")
+    if any(after > before for before, after in zip(values, values[1:], strict=False)):
+        raise BundleError("manifest.json: alpha_bar must not increase with the timestep")
+    return tuple(float(a) for a in values)
+
+
+def _file_entry(name: str, fields: _Fields) -> FileEntry:
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*", name):
+        raise BundleError(f"manifest.json names the file {name!r}, which is not a plain path within the bundle; refused")
+    role = fields.get("role", str)
+    if role not in ROLES:
+        raise BundleError(f"{fields.path}: unknown role {role!r}; expected one of {ROLES}")
+    digest = fields.get("sha256", str)
+    if not re.fullmatch(r"[0-9a-f]{64}", digest):
+        raise BundleError(f"{fields.path}: sha256 must be 64 hexadecimal digits")
+    return FileEntry(role, fields.get("precision", str), digest, fields.whole("bytes", 0, 2**40))

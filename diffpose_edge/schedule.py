@@ -1,0 +1,89 @@
+"""The noise schedule and the DDIM update, as data.
+
+``a_t`` is the paper's alpha_bar at timestep t: the share of the clean pose's variance that is left. ``a`` after the last
+reverse step is 1 by definition. Source: Song et al., *Denoising Diffusion Implicit Models* (ICLR 2021), equation 12 with
+eta = 0; the released DiffPose configuration for the numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffpose_edge.errors import TimestepError
+
+RELEASED_T = 51
+RELEASED_BETA_START = 1e-4
+RELEASED_BETA_END = 1e-3
+RELEASED_TIMESTEPS = (12, 0)
+
+
+def linear_betas(
+    T: int = RELEASED_T, beta_start: float = RELEASED_BETA_START, beta_end: float = RELEASED_BETA_END
+) -> NDArray[np.float32]:
+    """Return T variances spaced evenly from ``beta_start`` to ``beta_end``, rounded to float32 as released."""
+    return np.linspace(beta_start, beta_end, T, dtype=np.float64).astype(np.float32)
+
+
+def alpha_bar_of(betas: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return alpha_bar, shape (T,): the running product of 1 - beta.
+
+    1 - beta is rounded to float32, as the released code does, and the product is kept in float64.
+    """
+    return np.cumprod((np.float32(1.0) - betas.astype(np.float32)).astype(np.float64))
+
+
+def released_alpha_bar() -> NDArray[np.float64]:
+    """Return the alpha_bar table, shape (51,), that the published weights were trained with."""
+    return alpha_bar_of(linear_betas())
+
+
+def uniform_timesteps(T: int, K: int) -> tuple[int, ...]:
+    """Return the K timesteps of the released uniform rule over the first ``T`` timesteps, largest first.
+
+    The stride is ``T // K``; the sequence is ``range(0, T, stride)`` reversed, so it can hold more than K entries when K
+    does not divide T. Released settings: (24, 2) gives (12, 0); (12, 2) gives (6, 0).
+    """
+    if not 1 <= K <= T:
+        raise TimestepError(f"expected 1 <= K <= T steps, got K={K} and T={T}; choose fewer steps or a longer schedule")
+    return tuple(reversed(range(0, T, T // K)))
+
+
+def checked_timesteps(timesteps: Sequence[int], T: int) -> tuple[int, ...]:
+    """Return ``timesteps`` as a tuple of ints, or raise :class:`TimestepError`.
+
+    They must be whole numbers within 0..T-1, strictly decreasing, and at least one.
+    """
+    given = tuple(timesteps)
+    if not given:
+        raise TimestepError(f"expected at least one timestep, got none; give a decreasing list such as {RELEASED_TIMESTEPS}")
+    for t in given:
+        if isinstance(t, bool) or not isinstance(t, int | np.integer):
+            raise TimestepError(f"expected whole numbers as timesteps, got {t!r} in {given}")
+        if not 0 <= t < T:
+            raise TimestepError(f"expected timesteps within 0..{T - 1} (this model's schedule has T={T}), got {t} in {given}")
+    for before, after in zip(given, given[1:], strict=False):
+        if after >= before:
+            raise TimestepError(
+                f"expected strictly decreasing timesteps (the reverse process walks from noise to pose), "
+                f"got {before} then {after} in {given}; sort them largest first and drop repeats"
+            )
+    return tuple(int(t) for t in given)
+
+
+def ddim_coefficients(alpha_bar: NDArray[np.float64], timesteps: Sequence[int]) -> NDArray[np.float32]:
+    """Return the affine DDIM update of every reverse step, shape (K, 2): columns c0, c1 of x_s = c0 x_t + c1 eps.
+
+    With x0 = (x_t - sqrt(1 - a_t) eps) / sqrt(a_t) and x_s = sqrt(a_s) x0 + sqrt(1 - a_s) eps, where s is the next
+    timestep and a_s = 1 after the last. Computed in float64 because 1 - a_t cancels; applied in float32.
+
+    Raises TimestepError when the timesteps do not fit the table.
+    """
+    steps = checked_timesteps(timesteps, len(alpha_bar))
+    a_t = np.asarray(alpha_bar, np.float64)[list(steps)]
+    a_s = np.append(a_t[1:], 1.0)
+    c0 = np.sqrt(a_s / a_t)
+    c1 = np.sqrt(1.0 - a_s) - c0 * np.sqrt(1.0 - a_t)
+    return np.stack([c0, c1], axis=1).astype(np.float32)

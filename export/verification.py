@@ -1,0 +1,171 @@
+"""Holds a bundle against the PyTorch reference: every layer, every step, and the final pose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+
+from diffpose_edge.bundle import Bundle, load_bundle, sha256_of
+from diffpose_edge.comparison import Comparison, compare_poses, compare_relative
+from diffpose_edge.config import VideoConfig
+from diffpose_edge.errors import BundleError, KeypointError
+from diffpose_edge.export.folded import tap_names
+from diffpose_edge.export.graphs import compare_context, compare_step
+from diffpose_edge.keypoints import Keypoints
+from diffpose_edge.reference.released import ReleasedDiffPose, load_released, pose_of
+from diffpose_edge.reference.taps import block_names
+from diffpose_edge.runtime import PoseRuntime
+from diffpose_edge.runtime.start import LEAST_OBSERVED, fill_missing
+from diffpose_edge.schedule import checked_timesteps
+from diffpose_edge.tolerances import FP32_STATE_REL, pose_budget_mm
+
+Array = NDArray[Any]
+
+# How many frames are compared end to end, and at how many timesteps every layer is: enough to meet real variety, and
+# still seconds at full size.
+MOST_FRAMES = 64
+MOST_LAYER_TIMESTEPS = 4
+
+
+@dataclass(frozen=True)
+class VerificationReport:
+    """All comparisons by section ("context graph", "step graph", "steps", "pose"), on ``frames`` frames.
+
+    ``same_checkpoints`` tells whether the reference was loaded from the very files that the bundle was exported from.
+    """
+
+    sections: dict[str, tuple[Comparison, ...]]
+    frames: int
+    timesteps: tuple[int, ...]
+    same_checkpoints: bool
+
+    @property
+    def passed(self) -> bool:
+        """Whether every comparison is within its budget."""
+        return all(c.passed for section in self.sections.values() for c in section)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the whole report as plain values."""
+        return {
+            "passed": self.passed,
+            "frames": self.frames,
+            "timesteps": list(self.timesteps),
+            "same_checkpoints": self.same_checkpoints,
+            "sections": {name: [c.as_json() for c in section] for name, section in self.sections.items()},
+        }
+
+
+def verify_bundle(
+    bundle: str | Path | Bundle,
+    denoiser: str | Path,
+    context: str | Path,
+    keypoints: Keypoints,
+    *,
+    timesteps: Sequence[int] | None = None,
+    progress: Callable[[str], None] = lambda stage: None,
+) -> VerificationReport:
+    """Compare a bundle, run by the runtime in ``released`` mode, with PyTorch on real keypoints (frames, 17, 2).
+
+    Frames in which too few joints were seen are left out; up to 64 of the others, evenly spread, are used (for a video
+    bundle: the first window). Both sides get the same keypoints, unseen joints filled in.
+
+    Raises BundleError when the checkpoints are of another size than the bundle, CheckpointError, KeypointError,
+    TimestepError.
+    """
+    loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
+    manifest = loaded.manifest
+    steps = manifest.timesteps if timesteps is None else checked_timesteps(timesteps, manifest.T)
+    progress("loading the PyTorch reference")
+    model = _reference(loaded, denoiser, context)
+    uv = _frames_to_compare(keypoints, manifest.shape.F)
+
+    with torch.no_grad():
+        windows = torch.from_numpy(uv) if manifest.shape.F == 1 else torch.from_numpy(uv)[None]
+        xyz = model.context(windows).reshape(-1, 17, 3)
+        progress(f"PyTorch: {len(steps)} steps on {len(uv)} frames")
+        expected = model.sample(torch.from_numpy(uv), steps, xyz)
+
+    progress("comparing the context graph layer by layer")
+    graph = onnx.load_model_from_string(loaded.read("context"))
+    sections = {"context graph": tuple(compare_context(model, graph, _context_taps(loaded), _batch(uv, manifest.shape.uv)))}
+
+    progress("comparing the step graph layer by layer")
+    graph = onnx.load_model_from_string(loaded.read("step"))
+    taps = ("eps", *tap_names(manifest.denoiser.layers))
+    chosen = tuple(dict.fromkeys(steps[i] for i in np.linspace(0, len(steps) - 1, MOST_LAYER_TIMESTEPS).round().astype(int)))
+    x = _batch(expected[0].numpy(), manifest.shape.state)
+    sections["step graph"] = tuple(compare_step(model, graph, taps, x, chosen))
+
+    progress(f"runtime: {len(steps)} steps on {len(uv)} frames")
+    clip = Keypoints(uv, np.ones(uv.shape[:2], np.float32))
+    with PoseRuntime.load(loaded) as runtime:
+        estimates = list(runtime.estimate_clip(clip, timesteps=steps, trace=True))
+    trajectory = np.concatenate([e.trajectory for e in estimates if e.trajectory is not None], axis=1)
+    joints = np.concatenate([e.joints for e in estimates])
+    names = ["start", *(f"after t={t}" for t in steps)]
+    per_sample = np.broadcast_to(expected.numpy()[:, :, None], trajectory.shape)
+    sections["steps"] = tuple(
+        compare_relative(name, trajectory[k], per_sample[k], FP32_STATE_REL) for k, name in enumerate(names)
+    )
+    pose = pose_of(expected[-1]).numpy()
+    sections["pose"] = (compare_poses("joints", joints, pose, pose_budget_mm(float(np.abs(pose).max()))),)
+    return VerificationReport(sections, len(uv), steps, _same_checkpoints(loaded, denoiser, context))
+
+
+def _reference(bundle: Bundle, denoiser: str | Path, context: str | Path) -> ReleasedDiffPose:
+    manifest = bundle.manifest
+    video = manifest.context if isinstance(manifest.context, VideoConfig) else None
+    model = load_released(
+        denoiser,
+        context,
+        manifest.denoiser.heads,
+        video_heads=video.heads if video else 8,
+        mirror_average=video.mirror_average if video else True,
+    )
+    for what, wanted, found in (
+        ("denoiser", manifest.denoiser, model.denoiser_config),
+        ("context encoder", manifest.context, model.context_config),
+    ):
+        if wanted != found:
+            raise BundleError(
+                f"the bundle's {what} is {wanted}, the checkpoint's is {found}: the bundle was exported from other checkpoints. "
+                f"Verify it with the ones that manifest.json names under provenance"
+            )
+    return model
+
+
+def _frames_to_compare(keypoints: Keypoints, F: int) -> Array:
+    observed = keypoints.confidence > 0
+    usable = np.flatnonzero(observed.sum(axis=-1) >= LEAST_OBSERVED)
+    if len(usable) == 0:
+        raise KeypointError("no frame of the keypoints has enough joints seen to compare poses on")
+    if F > 1:
+        usable = np.resize(usable, F)
+    elif len(usable) > MOST_FRAMES:
+        usable = usable[np.linspace(0, len(usable) - 1, MOST_FRAMES).round().astype(int)]
+    return fill_missing(keypoints.uv[usable], observed[usable])
+
+
+def _batch(rows: Array, shape: tuple[int, ...]) -> Array:
+    """Repeat or cut rows (…, 17, C) to a graph's fixed input shape."""
+    return np.resize(rows, shape).astype(np.float32)
+
+
+def _context_taps(bundle: Bundle) -> tuple[str, ...]:
+    context = bundle.manifest.context
+    return tuple(block_names(context.depth) if isinstance(context, VideoConfig) else tap_names(context.layers))
+
+
+def _same_checkpoints(bundle: Bundle, denoiser: str | Path, context: str | Path) -> bool:
+    recorded = bundle.manifest.provenance.get("checkpoints", {})
+    return all(
+        isinstance(recorded.get(role), dict) and recorded[role].get("sha256") == sha256_of(Path(path).read_bytes())
+        for role, path in (("denoiser", denoiser), ("context", context))
+    )

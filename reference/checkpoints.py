@@ -1,0 +1,176 @@
+"""Reads and writes checkpoints in the released formats, strictly.
+
+Denoiser and frame encoder: a list ``[state_dict, optimiser, epoch, step, ema]`` whose keys begin with ``module.``; the
+raw weights (entry 0) are the ones to load. MixSTE: a dict with ``model_pos``. A bare state dict is read too. Files are
+opened with ``weights_only=True``: nothing in them is executed.
+"""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from diffpose_edge.atomic import atomic_file
+from diffpose_edge.config import GraphNetworkConfig, VideoConfig
+from diffpose_edge.errors import CheckpointError
+from diffpose_edge.reference.graph_networks import Denoiser, FrameEncoder
+from diffpose_edge.reference.mixste import MixSTE
+
+StateDict = dict[str, Tensor]
+
+
+def state_dict_from_file(path: str | Path) -> StateDict:
+    """Return the weights of a checkpoint with any ``module.`` prefix removed.
+
+    Raises CheckpointError when the file is missing, truncated, not a PyTorch checkpoint, needs code to be executed, or
+    has none of the released forms.
+    """
+    path = Path(path)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise CheckpointError(f"no checkpoint at {path}; check the path") from None
+    except IsADirectoryError:
+        raise CheckpointError(f"expected a checkpoint file, got the folder {path}") from None
+    except pickle.UnpicklingError as err:
+        raise CheckpointError(
+            f"{path} is not a checkpoint of plain tensors (it is damaged, another kind of file, or asks to run code, "
+            f"which is refused). Save its state dict with torch.save and use that. PyTorch says: {_first_line(err)}"
+        ) from None
+    except (EOFError, RuntimeError, ValueError, KeyError, OSError, zipfile.BadZipFile) as err:
+        raise CheckpointError(
+            f"{path} cannot be read as a PyTorch checkpoint (size {_size(path)} bytes): is the download complete? "
+            f"PyTorch says: {_first_line(err)}"
+        ) from None
+    return _weights_of(content, path)
+
+
+def _first_line(err: Exception) -> str:
+    return (str(err).strip().splitlines() or [type(err).__name__])[0][:200]
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _weights_of(content: Any, path: Path) -> StateDict:
+    found = content
+    if isinstance(content, list | tuple) and content and isinstance(content[0], Mapping):
+        found = content[0]
+    elif isinstance(content, Mapping) and isinstance(content.get("model_pos"), Mapping):
+        found = content["model_pos"]
+    if not isinstance(found, Mapping) or not found or not all(isinstance(v, Tensor) for v in found.values()):
+        kind = type(content).__name__
+        inside = f" with keys {sorted(map(str, content))[:6]}" if isinstance(content, Mapping) else ""
+        raise CheckpointError(
+            f"{path} holds a {kind}{inside}; expected the released form [state_dict, ...], {{'model_pos': state_dict}}, "
+            f"or a state dict of tensors"
+        )
+    return {str(k).removeprefix("module."): v for k, v in found.items()}
+
+
+def _require(weights: Mapping[str, Tensor], keys: tuple[str, ...], path: Path, what: str) -> None:
+    missing = [k for k in keys if k not in weights]
+    if missing:
+        raise CheckpointError(
+            f"{path} is not a {what}: it has no {', '.join(missing)}; it has {len(weights)} tensors, such as "
+            f"{', '.join(sorted(weights)[:4])}. Is it the other checkpoint of the pair?"
+        )
+
+
+def _count(weights: Mapping[str, Tensor], prefix: str) -> int:
+    return len({k.split(".")[1] for k in weights if k.startswith(prefix + ".")})
+
+
+def graph_config_of(weights: Mapping[str, Tensor], heads: int, channels: tuple[int, int], path: Path) -> GraphNetworkConfig:
+    """Infer the size of a denoiser (channels (5, 5)) or a frame encoder (channels (2, 3)) from its tensors."""
+    what = "denoiser" if channels == (5, 5) else "frame context encoder"
+    _require(weights, ("gconv_input.weight", "gconv_output.weight"), path, what)
+    first, last = weights["gconv_input.weight"].shape, weights["gconv_output.weight"].shape
+    if len(first) != 4 or len(last) != 4 or (first[2], last[3]) != channels:
+        raise CheckpointError(
+            f"{path} is not a {what}: expected gconv_input.weight (3, 1, {channels[0]}, C) and gconv_output.weight "
+            f"(3, 1, C, {channels[1]}), got {tuple(first)} and {tuple(last)}. Is it the other checkpoint of the pair?"
+        )
+    return GraphNetworkConfig(hidden=int(first[3]), layers=_count(weights, "gconv_layers"), heads=heads)
+
+
+def video_config_of(weights: Mapping[str, Tensor], heads: int, mirror_average: bool, path: Path) -> VideoConfig:
+    """Infer the size of a MixSTE from its tensors."""
+    _require(weights, ("Temporal_pos_embed", "Spatial_pos_embed", "head.1.weight"), path, "MixSTE video encoder")
+    shape = weights["Temporal_pos_embed"].shape
+    if len(shape) != 3:
+        raise CheckpointError(f"{path}: expected Temporal_pos_embed (1, F, width), got {tuple(shape)}")
+    return VideoConfig(int(shape[1]), int(shape[2]), _count(weights, "STEblocks"), heads, mirror_average)
+
+
+def is_video(weights: Mapping[str, Tensor]) -> bool:
+    """Tell a MixSTE's weights from those of a frame encoder."""
+    return "Temporal_pos_embed" in weights
+
+
+def load_strictly(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Copy ``weights`` into ``network`` (evaluation mode); raise CheckpointError naming every key that does not fit."""
+    wanted = network.state_dict()
+    missing = [k for k in wanted if k not in weights]
+    foreign = [k for k in weights if k not in wanted]
+    differing = [
+        f"{k} {tuple(weights[k].shape)} instead of {tuple(wanted[k].shape)}"
+        for k in wanted
+        if k in weights and weights[k].shape != wanted[k].shape
+    ]
+    if missing or foreign or differing:
+        parts = [
+            f"{len(keys)} {label}: {', '.join(keys[:5])}{' …' if len(keys) > 5 else ''}"
+            for label, keys in (("keys missing", missing), ("unknown keys", foreign), ("shapes that differ", differing))
+            if keys
+        ]
+        raise CheckpointError(f"{path} does not fit the released {type(network).__name__}: {'; '.join(parts)}")
+    unusable = [k for k, v in weights.items() if not v.is_floating_point() or not bool(torch.isfinite(v).all())]
+    if unusable:
+        raise CheckpointError(f"{path} holds values that are not finite numbers in {', '.join(unusable[:5])}: training diverged?")
+    network.load_state_dict(dict(weights), strict=True)
+    network.eval().requires_grad_(False)
+
+
+def denoiser_from_file(path: str | Path, heads: int = 4) -> Denoiser:
+    """Load a released denoiser; its width and depth come from the tensors. Raises CheckpointError."""
+    weights = state_dict_from_file(path)
+    config = graph_config_of(weights, heads, (5, 5), Path(path))
+    network = Denoiser(config.hidden, config.layers, config.heads)
+    load_strictly(network, weights, Path(path))
+    return network
+
+
+def frame_encoder_from_file(path: str | Path, heads: int = 4) -> FrameEncoder:
+    """Load a released frame context encoder. Raises CheckpointError."""
+    weights = state_dict_from_file(path)
+    config = graph_config_of(weights, heads, (2, 3), Path(path))
+    network = FrameEncoder(config.hidden, config.layers, config.heads)
+    load_strictly(network, weights, Path(path))
+    return network
+
+
+def mixste_from_file(path: str | Path, heads: int = 8) -> MixSTE:
+    """Load a released MixSTE; frames, width and depth come from the tensors. Raises CheckpointError."""
+    weights = state_dict_from_file(path)
+    config = video_config_of(weights, heads, True, Path(path))
+    hidden = weights.get("STEblocks.0.mlp.fc1.weight")
+    ratio = hidden.shape[0] / config.width if hidden is not None else 2.0
+    network = MixSTE(config.frames, config.width, config.depth, config.heads, ratio)
+    load_strictly(network, weights, Path(path))
+    return network
+
+
+def save_released(network: Denoiser | FrameEncoder | MixSTE, path: str | Path) -> None:
+    """Write a network's weights in the form in which the published checkpoints came."""
+    weights = {f"module.{k}": v for k, v in network.state_dict().items()}
+    content: Any = {"epoch": 0, "model_pos": weights} if isinstance(network, MixSTE) else [weights, {}, 0, 0, None]
+    with atomic_file(path) as temporary:
+        torch.save(content, temporary)

@@ -1,0 +1,114 @@
+"""ONNX Runtime on the CPU: the embedded default.
+
+State, inputs and outputs are numpy arrays that ONNX Runtime reads and writes in place through IOBinding. The state
+alternates between two buffers; the bindings of a schedule's K steps are made once and kept.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from diffpose_edge.bundle import Bundle
+from diffpose_edge.errors import BundleError
+from diffpose_edge.runtime.backend import Array
+
+# How many schedules keep their bindings: a robot uses a few (one for each deadline), a sweep any number.
+KEPT_SCHEDULES = 8
+
+
+class OnnxRuntimeBackend:
+    """The graphs of a bundle in ONNX Runtime's CPU provider; see :class:`diffpose_edge.runtime.backend.Backend`."""
+
+    def __init__(self, bundle: Bundle, threads: int | None = None):
+        self.shape = bundle.manifest.shape
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        self._threads = threads
+        self._context = _session(bundle, "context", options)
+        self._step = _session(bundle, "step", options)
+        self.uv = np.zeros(self.shape.uv, np.float32)
+        self.xyz = np.zeros(self.shape.xyz, np.float32)
+        self._states = (np.zeros(self.shape.state, np.float32), np.zeros(self.shape.state, np.float32))
+        self.x = self._states[0]
+        self._values = tuple(ort.OrtValue.ortvalue_from_numpy(state) for state in self._states)
+        self._encoding = self._context.io_binding()
+        self._encoding.bind_ortvalue_input("uv", ort.OrtValue.ortvalue_from_numpy(self.uv))
+        self._encoding.bind_ortvalue_output("xyz", ort.OrtValue.ortvalue_from_numpy(self.xyz))
+        self._schedules: OrderedDict[tuple[int, ...], list[Any]] = OrderedDict()
+        self._rows: dict[tuple[int, ...], tuple[Array, Array]] = {}
+        self._current: list[Any] = []
+        self._check_buffers()
+
+    def encode(self) -> None:
+        self._context.run_with_iobinding(self._encoding)
+
+    def begin(self, timesteps: tuple[int, ...], coefficients: Array) -> None:
+        if timesteps not in self._schedules:
+            if len(self._schedules) >= KEPT_SCHEDULES:
+                oldest, _ = self._schedules.popitem(last=False)
+                del self._rows[oldest]
+            self._schedules[timesteps] = self._bindings(timesteps, coefficients)
+        self._schedules.move_to_end(timesteps)
+        self._current = self._schedules[timesteps]
+
+    def step(self, k: int) -> None:
+        self._step.run_with_iobinding(self._current[k])
+
+    def state(self, k: int) -> Array:
+        return self._states[k % 2]
+
+    def describe(self) -> dict[str, Any]:
+        return {"backend": "onnxruntime", "version": ort.__version__, "provider": "CPUExecutionProvider", "threads": self._threads}
+
+    def close(self) -> None:
+        # Bindings hold their session and their buffers: everything goes together.
+        self._current = []
+        self._schedules.clear()
+        self._rows.clear()
+        self._values = ()
+        self._encoding = self._context = self._step = None
+
+    def _bindings(self, timesteps: tuple[int, ...], coefficients: Array) -> list[Any]:
+        # One row for each step, contiguous; ONNX Runtime reads these arrays themselves, so they live as long as the bindings.
+        rows = np.array(timesteps, np.float32).reshape(-1, 1), np.ascontiguousarray(coefficients, np.float32)
+        self._rows[timesteps] = rows
+        bindings = []
+        for k in range(len(timesteps)):
+            binding = self._step.io_binding()
+            binding.bind_ortvalue_input("x", self._values[k % 2])
+            binding.bind_ortvalue_input("timestep", ort.OrtValue.ortvalue_from_numpy(rows[0][k]))
+            binding.bind_ortvalue_input("coefficients", ort.OrtValue.ortvalue_from_numpy(rows[1][k]))
+            binding.bind_ortvalue_output("x_next", self._values[(k + 1) % 2])
+            bindings.append(binding)
+        return bindings
+
+    def _check_buffers(self) -> None:
+        # The whole scheme rests on ONNX Runtime sharing these arrays' memory instead of copying them once.
+        for value, state in zip(self._values, self._states, strict=True):
+            if value.data_ptr() != state.ctypes.data:
+                raise RuntimeError(f"ONNX Runtime {ort.__version__} copies the arrays bound to it; a version that shares them is needed")
+
+
+def _session(bundle: Bundle, role: str, options: ort.SessionOptions) -> Any:
+    content = bundle.read(role)
+    name = bundle.manifest.file_of(role)
+    try:
+        session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as err:  # ONNX Runtime's own exception types share no base; the cause stays attached
+        raise BundleError(f"ONNX Runtime {ort.__version__} cannot load {bundle.path / name}: {err}") from err
+    shape = bundle.manifest.shape
+    expected = {
+        "context": ({"uv": shape.uv}, {"xyz": shape.xyz}),
+        "step": ({"x": shape.state, "timestep": (1,), "coefficients": (2,)}, {"x_next": shape.state}),
+    }[role]
+    for wanted, found in zip(expected, (session.get_inputs(), session.get_outputs()), strict=True):
+        actual = {value.name: tuple(value.shape) for value in found}
+        if actual != wanted or any(value.type != "tensor(float)" for value in found):
+            raise BundleError(f"{bundle.path / name} takes or gives {actual}, the manifest's shapes mean {wanted}; export the bundle again")
+    return session

@@ -1,0 +1,194 @@
+"""The runtime that a robot embeds: 2D keypoints in, 3D poses with their spread out."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from time import perf_counter_ns
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from diffpose_edge.bundle import Bundle, load_bundle
+from diffpose_edge.errors import DiffPoseEdgeError, KeypointError, RuntimeClosed
+from diffpose_edge.extras import require
+from diffpose_edge.keypoints import Keypoints, checked_keypoints
+from diffpose_edge.runtime.backend import Array, Backend
+from diffpose_edge.runtime.call import Call, timed
+from diffpose_edge.runtime.estimate import PoseEstimate
+from diffpose_edge.runtime.start import checked_mode, fill_missing
+from diffpose_edge.schedule import checked_timesteps
+
+BACKENDS = ("onnxruntime",)
+Seed = int | np.random.Generator | None
+
+
+class PoseRuntime:
+    """Owns a loaded bundle's sessions and buffers until ``close()``; use it with ``with``.
+
+    Calls from several threads are taken one after another: the buffers are shared.
+    """
+
+    def __init__(self, bundle: Bundle, backend: Backend):
+        self.bundle = bundle
+        self._backend: Backend | None = backend
+        self._lock = threading.Lock()
+
+    @classmethod
+    def load(cls, bundle: str | Path | Bundle, backend: str = "onnxruntime", *, threads: int | None = None) -> PoseRuntime:
+        """Load a bundle, check it, and allocate every buffer that the loop uses.
+
+        ``threads`` is the number of threads within an operator (default: ONNX Runtime's, one for each core).
+        Raises BundleError, MissingPackage, or DiffPoseEdgeError for an unknown backend.
+        """
+        if backend not in BACKENDS:
+            raise DiffPoseEdgeError(f"expected a backend out of {', '.join(BACKENDS)}, got {backend!r}")
+        if threads is not None and threads < 1:
+            raise DiffPoseEdgeError(f"expected threads of at least 1, got {threads}")
+        require("onnxruntime")
+        from diffpose_edge.runtime.onnxruntime_backend import OnnxRuntimeBackend
+
+        loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
+        return cls(loaded, OnnxRuntimeBackend(loaded, threads))
+
+    def estimate(
+        self,
+        keypoints: ArrayLike,
+        confidence: ArrayLike | None = None,
+        seed: Seed = None,
+        *,
+        timesteps: Sequence[int] | None = None,
+        mode: str = "released",
+        trace: bool = False,
+    ) -> PoseEstimate:
+        """Estimate the poses of B people from normalised 2D keypoints.
+
+        keypoints: (B, 17, 2), or (B, 17, 3) with the confidence as third number, or (17, 2|3) for one person. For a
+        bundle with a video encoder: windows (B, F, 17, 2|3), of which the newest frame is estimated. B is free: fewer
+        than the bundle's P are padded, more take several batches. A joint of confidence 0 was not seen: its coordinates
+        are ignored and filled in from its neighbours; a person with fewer than 9 joints seen gets NaN.
+
+        timesteps: decreasing, within the schedule (default: the bundle's). mode: "released" starts every sample at the
+        detected pose, as the published code does: the samples are then equal and ``seed`` has no effect. "noised" adds
+        the noise of the first timestep, drawn from ``seed`` (an int, or a numpy Generator, which is advanced). The same
+        seed gives the same poses whatever P is. trace: keep every state.
+
+        Raises KeypointError, TimestepError, DiffPoseEdgeError for an unknown mode, RuntimeClosed.
+        """
+        array = np.asarray(keypoints)
+        F = self.bundle.manifest.shape.F
+        single = 2 if F == 1 else 3
+        if array.ndim == single:
+            array = array[None]
+            confidence = None if confidence is None else np.asarray(confidence)[None]
+        checked = checked_keypoints(array, confidence, window=F > 1)
+        if F > 1 and checked.uv.shape[1] != F:
+            raise KeypointError(f"expected windows of F={F} frames for this bundle's video encoder, got {checked.uv.shape[1]}")
+        frame = -1 if F > 1 else None
+        return self._estimate(checked, frame, self._schedule(timesteps), checked_mode(mode), np.random.default_rng(seed), trace)
+
+    def estimate_clip(
+        self,
+        keypoints: Keypoints,
+        seed: Seed = None,
+        *,
+        timesteps: Sequence[int] | None = None,
+        mode: str = "released",
+        trace: bool = False,
+    ) -> Iterator[PoseEstimate]:
+        """Estimate every frame of one person's clip, in order; yields an estimate for each batch of frames.
+
+        keypoints: (frames, 17, 2), checked (see :func:`diffpose_edge.keypoints.load_keypoints`). A frame encoder takes
+        P frames at a time. A video encoder takes windows of F frames one after another, uses its answer for every frame
+        of them, and repeats the last frame to fill the last window. Raises as ``estimate`` does.
+        """
+        steps, rng = self._schedule(timesteps), np.random.default_rng(seed)
+        checked_mode(mode)
+        shape = self.bundle.manifest.shape
+        if shape.F == 1:
+            for first in range(0, len(keypoints), shape.P):
+                part = Keypoints(keypoints.uv[first : first + shape.P], keypoints.confidence[first : first + shape.P])
+                yield self._estimate(part, None, steps, mode, rng, trace)
+            return
+        for first in range(0, len(keypoints), shape.F):
+            frames = min(shape.F, len(keypoints) - first)
+            at = np.minimum(np.arange(first, first + shape.F), len(keypoints) - 1)
+            window = Keypoints(keypoints.uv[at], keypoints.confidence[at])
+            yield self._estimate_window(window, frames, steps, mode, rng, trace)
+
+    def describe(self) -> dict[str, Any]:
+        """Return the backend's name, version and settings. Raises RuntimeClosed."""
+        return self._open().describe()
+
+    def close(self) -> None:
+        """Release sessions and buffers; a second call does nothing."""
+        with self._lock:
+            if self._backend is not None:
+                self._backend.close()
+                self._backend = None
+
+    def __enter__(self) -> PoseRuntime:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, err: BaseException | None, where: TracebackType | None) -> None:
+        self.close()
+
+    def _open(self) -> Backend:
+        if self._backend is None:
+            raise RuntimeClosed("this runtime was closed; load the bundle again with PoseRuntime.load")
+        return self._backend
+
+    def _schedule(self, timesteps: Sequence[int] | None) -> tuple[int, ...]:
+        manifest = self.bundle.manifest
+        return manifest.timesteps if timesteps is None else checked_timesteps(timesteps, manifest.T)
+
+    def _estimate(
+        self, keypoints: Keypoints, frame: int | None, timesteps: tuple[int, ...], mode: str, rng: np.random.Generator, trace: bool
+    ) -> PoseEstimate:
+        """Poses of B people; ``frame`` chooses the frame of their windows that is estimated (video encoders)."""
+        began = perf_counter_ns()
+        with self._lock:
+            backend = self._open()
+            P = backend.shape.P
+            uv, observed = _filled(keypoints)
+            newest = (slice(None),) if frame is None else (slice(None), frame)
+            call = Call(backend, self.bundle.manifest, uv[newest], observed[newest], timesteps, mode, rng, trace)
+            for first in range(0, len(uv), P):
+                people = slice(first, min(first + P, len(uv)))
+                count = people.stop - people.start
+                backend.uv[:count] = uv[people]
+                backend.uv[count:] = 0.0
+                call.context_ns += timed(backend.encode)
+                call.batch(people, backend.xyz[newest])
+            return call.finish(began)
+
+    def _estimate_window(
+        self, window: Keypoints, frames: int, timesteps: tuple[int, ...], mode: str, rng: np.random.Generator, trace: bool
+    ) -> PoseEstimate:
+        """Poses of the first ``frames`` frames of one person's window, from one pass of the video encoder."""
+        began = perf_counter_ns()
+        with self._lock:
+            backend = self._open()
+            P = backend.shape.P
+            uv, observed = _filled(window)
+            backend.uv[:1] = uv[None]
+            backend.uv[1:] = 0.0
+            call = Call(backend, self.bundle.manifest, uv[:frames], observed[:frames], timesteps, mode, rng, trace)
+            call.context_ns += timed(backend.encode)
+            xyz = backend.xyz[0]
+            slots = np.zeros((P, *xyz.shape[1:]), np.float32)
+            for first in range(0, frames, P):
+                part = slice(first, min(first + P, frames))
+                slots[: part.stop - part.start] = xyz[part]
+                call.batch(part, slots)
+            return call.finish(began)
+
+
+def _filled(keypoints: Keypoints) -> tuple[Array, NDArray[np.bool_]]:
+    """Return uv with unseen joints filled in, and which were seen; windows are filled frame by frame."""
+    observed = keypoints.confidence > 0
+    flat = fill_missing(keypoints.uv.reshape(-1, *keypoints.uv.shape[-2:]), observed.reshape(-1, observed.shape[-1]))
+    return flat.reshape(keypoints.uv.shape), observed

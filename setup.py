@@ -1,0 +1,17 @@
+"""The packages: one import package over top-level folders. Everything else is in pyproject.toml."""
+
+from setuptools import setup
+
+SUB_PACKAGES = {
+    "diffpose_edge.reference": "reference",
+    "diffpose_edge.export": "export",
+    "diffpose_edge.calibration": "calibration",
+    "diffpose_edge.runtime": "runtime",
+    "diffpose_edge.benchmarks": "benchmarks",
+}
+
+setup(
+    packages=["diffpose_edge", "diffpose_edge.cli", *SUB_PACKAGES],
+    package_dir={"diffpose_edge": "diffpose_edge", "diffpose_edge.cli": "diffpose_edge/cli", **SUB_PACKAGES},
+    package_data={"diffpose_edge": ["py.typed", "data/*"]},
+)
