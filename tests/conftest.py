@@ -1,0 +1,53 @@
+"""Shared fixtures: golden data in the released formats, and small bundles exported once for the whole run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+DATA = Path(__file__).parent / "data"
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def golden() -> SimpleNamespace:
+    """Checkpoints 32 wide, 2 layers, and what the authors' implementation computes from them; see tests/data/README.md."""
+    return SimpleNamespace(
+        denoiser=DATA / "tiny_diffpose_uvxyz.pth",
+        context=DATA / "tiny_gcn_xyz.pth",
+        mixste=DATA / "tiny_mixste.bin",
+        expected=dict(np.load(DATA / "tiny_expected.npz")),
+        mixste_expected=dict(np.load(DATA / "tiny_mixste_expected.npz")),
+        schedules=("ddim_T24_K2", "ddim_T50_K5", "ddim_T50_K50", "ddim_T6_K1"),
+    )
+
+
+@pytest.fixture(scope="session")
+def golden_bundle(golden: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of the golden frame pair with P=2, N=3. Read only: copy it before altering it."""
+    from diffpose_edge.export import export_bundle
+
+    out = tmp_path_factory.mktemp("bundles") / "golden"
+    export_bundle(golden.denoiser, golden.context, out, persons=2, samples=3)
+    return out
+
+
+@pytest.fixture(scope="session")
+def golden_video_bundle(golden: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of the golden denoiser with the golden MixSTE (9 frames), P=2, N=2, mirror-averaged. Read only."""
+    from diffpose_edge.export import export_bundle
+
+    out = tmp_path_factory.mktemp("bundles") / "golden_video"
+    export_bundle(golden.denoiser, golden.mixste, out, persons=2, samples=2, video_heads=4)
+    return out
+
+
+@pytest.fixture(scope="session")
+def random_pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """An untrained pair of the released size, 96 wide and 5 layers, every parameter drawn anew."""
+    from diffpose_edge.reference.random_weights import write_random_pair
+
+    return write_random_pair(tmp_path_factory.mktemp("checkpoints"), seed=7)
