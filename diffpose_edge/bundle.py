@@ -47,9 +47,7 @@ def save_bundle(
     path = Path(path)
     if replace_existing and path.exists() and not (path / MANIFEST).is_file():
         raise OutputError(f"{path} exists and is not a bundle; it is left alone. Choose another name for the bundle")
-    files = {
-        name: FileEntry(role, precision, sha256_of(content), len(content)) for name, (role, precision, content) in contents.items()
-    }
+    files = {name: FileEntry(role, precision, sha256_of(content), len(content)) for name, (role, precision, content) in contents.items()}
     with atomic_directory(path, replace=replace_existing) as temporary:
         for name, (_, _, content) in contents.items():
             (temporary / name).write_bytes(content)

@@ -47,8 +47,8 @@ def _draw_2d(axes: Any, clip: ClipPoses, frame: int) -> None:
     for i, j in BONES:
         if seen[i] and seen[j]:
             axes.plot(*xy[[i, j]].T, color=_colour((i, j)), linewidth=1.6)
-    for j in np.flatnonzero(seen):
-        axes.plot(*xy[j], marker="o", markersize=2.5, color="black", alpha=0.3 + 0.7 * float(clip.keypoints.confidence[frame, j]))
+    for joint in map(int, np.flatnonzero(seen)):
+        axes.plot(*xy[joint], marker="o", markersize=2.5, color="black", alpha=0.3 + 0.7 * float(clip.keypoints.confidence[frame, joint]))
     axes.set(xlim=(low[0], high[0]), ylim=(high[1], low[1]), aspect="equal", xticks=[], yticks=[])
     axes.set_title(f"2D input, frame {frame}, {frame / clip.fps:.1f} s" + ("" if seen.any() else ": nobody found"), fontsize=8)
 

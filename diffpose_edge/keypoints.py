@@ -45,7 +45,7 @@ def normalise_pixels(xy: ArrayLike, image_size: tuple[float, float]) -> NDArray[
 def denormalise(uv: ArrayLike, image_size: tuple[float, float]) -> NDArray[np.float64]:
     """Map normalised u, v (…, 2) back to pixels: the inverse of :func:`normalise_pixels`."""
     w, h = (float(s) for s in image_size)
-    return (np.asarray(uv, np.float64) + (1.0, h / w)) * (w / 2.0)
+    return (np.asarray(uv, np.float64) + np.array([1.0, h / w])) * (w / 2.0)
 
 
 def checked_keypoints(keypoints: ArrayLike, confidence: ArrayLike | None = None, *, window: bool = False) -> Keypoints:

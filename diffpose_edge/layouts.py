@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from diffpose_edge.errors import KeypointError
 from diffpose_edge.keypoints import Keypoints, normalise_pixels
@@ -49,7 +49,8 @@ def h36m17_from_mediapipe33(landmarks: ArrayLike, image_size: tuple[float, float
         raise KeypointError(f"expected MediaPipe landmarks of shape (frames, 33, 3), got {array.shape}")
     if len(array) == 0:
         raise KeypointError("expected at least one frame of MediaPipe landmarks, got none")
-    missing = ~np.isfinite(array).all(axis=-1)
+    # A sum is finite exactly when every term is: pixels and visibilities are far from overflowing float64.
+    missing: NDArray[np.bool_] = ~np.isfinite(array.sum(axis=-1))
     xy = np.where(missing[..., None], np.nan, array[..., :2])
     visibility = np.where(missing, 0.0, array[..., 2])
     if ((visibility < 0) | (visibility > 1)).any():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
@@ -159,15 +160,13 @@ def _manifest(root: _Fields) -> Manifest:
         raise BundleError(f"manifest.json: the context encoder is of kind {kind!r}; expected 'frame' or 'video'")
     sizes = root.fields("shapes")
     shape = BatchShape(*(sizes.whole(name, 1, 10**9) for name in "PNF"))
-    if shape.F != (context.frames if isinstance(context, VideoConfig) else 1):
+    if (context.frames if isinstance(context, VideoConfig) else 1) != shape.F:
         raise BundleError(f"manifest.json: the shapes say F={shape.F}, which the context encoder does not take")
     schedule = root.fields("schedule")
     alpha_bar = _alpha_bar(schedule.get("alpha_bar", list))
     timesteps = checked_timesteps(schedule.get("timesteps", list), len(alpha_bar))
     files = {name: _file_entry(name, _Fields(entry, f"manifest.json: files: {name}")) for name, entry in root.get("files", dict).items()}
-    return Manifest(
-        denoiser, context, shape, alpha_bar, timesteps, files, root.get("provenance", dict), root.get("verification", dict)
-    )
+    return Manifest(denoiser, context, shape, alpha_bar, timesteps, files, root.get("provenance", dict), root.get("verification", dict))
 
 
 def _graph_network(fields: _Fields) -> GraphNetworkConfig:
@@ -183,7 +182,7 @@ def _alpha_bar(values: list[Any]) -> tuple[float, ...]:
         raise BundleError(f"manifest.json: expected 1..{MAX_T} values of alpha_bar, got {len(values)}")
     if not all(isinstance(a, float | int) and not isinstance(a, bool) and math.isfinite(a) and 0 < a <= 1 for a in values):
         raise BundleError("manifest.json: alpha_bar must hold numbers within (0, 1]")
-    if any(after > before for before, after in zip(values, values[1:], strict=False)):
+    if any(after > before for before, after in itertools.pairwise(values)):
         raise BundleError("manifest.json: alpha_bar must not increase with the timestep")
     return tuple(float(a) for a in values)
 

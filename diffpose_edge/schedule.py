@@ -7,6 +7,7 @@ eta = 0; the released DiffPose configuration for the numbers.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,9 +21,7 @@ RELEASED_BETA_END = 1e-3
 RELEASED_TIMESTEPS = (12, 0)
 
 
-def linear_betas(
-    T: int = RELEASED_T, beta_start: float = RELEASED_BETA_START, beta_end: float = RELEASED_BETA_END
-) -> NDArray[np.float32]:
+def linear_betas(T: int = RELEASED_T, beta_start: float = RELEASED_BETA_START, beta_end: float = RELEASED_BETA_END) -> NDArray[np.float32]:
     """Return T variances spaced evenly from ``beta_start`` to ``beta_end``, rounded to float32 as released."""
     return np.linspace(beta_start, beta_end, T, dtype=np.float64).astype(np.float32)
 
@@ -32,7 +31,8 @@ def alpha_bar_of(betas: NDArray[np.float32]) -> NDArray[np.float64]:
 
     1 - beta is rounded to float32, as the released code does, and the product is kept in float64.
     """
-    return np.cumprod((np.float32(1.0) - betas.astype(np.float32)).astype(np.float64))
+    alphas: NDArray[np.float64] = (np.float32(1.0) - betas.astype(np.float32)).astype(np.float64)
+    return np.cumprod(alphas, dtype=np.float64)
 
 
 def released_alpha_bar() -> NDArray[np.float64]:
@@ -64,7 +64,7 @@ def checked_timesteps(timesteps: Sequence[int], T: int) -> tuple[int, ...]:
             raise TimestepError(f"expected whole numbers as timesteps, got {t!r} in {given}")
         if not 0 <= t < T:
             raise TimestepError(f"expected timesteps within 0..{T - 1} (this model's schedule has T={T}), got {t} in {given}")
-    for before, after in zip(given, given[1:], strict=False):
+    for before, after in itertools.pairwise(given):
         if after >= before:
             raise TimestepError(
                 f"expected strictly decreasing timesteps (the reverse process walks from noise to pose), "

@@ -254,6 +254,7 @@ def step_bias_table(denoiser: Denoiser, T: int) -> Tensor:
     temb = silu(h @ _double(second.weight).T + _double(second.bias))
     rows = []
     for graph in denoiser.gconv_layers:
+        assert graph.temb_proj is not None
         projected = temb @ _double(graph.temb_proj.weight).T + _double(graph.temb_proj.bias)
         conv = graph.gconv2.gconv
         w = _double(conv.weight).squeeze(1)

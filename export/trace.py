@@ -6,7 +6,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import onnx
@@ -52,7 +52,7 @@ class _Messages(logging.Handler):
 
 
 @contextlib.contextmanager
-def _listening(messages: _Messages):
+def _listening(messages: _Messages) -> Iterator[None]:
     """Collect everything that the exporter logs, warns or prints, instead of letting it pass on to the user."""
     loggers = [logging.getLogger(name) for name in ("torch", "torch.onnx", "onnxscript", "onnx_ir")]
     propagated = [logger.propagate for logger in loggers]

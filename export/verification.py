@@ -111,9 +111,7 @@ def verify_bundle(
     joints = np.concatenate([e.joints for e in estimates])
     names = ["start", *(f"after t={t}" for t in steps)]
     per_sample = np.broadcast_to(expected.numpy()[:, :, None], trajectory.shape)
-    sections["steps"] = tuple(
-        compare_relative(name, trajectory[k], per_sample[k], FP32_STATE_REL) for k, name in enumerate(names)
-    )
+    sections["steps"] = tuple(compare_relative(name, trajectory[k], per_sample[k], FP32_STATE_REL) for k, name in enumerate(names))
     pose = pose_of(expected[-1]).numpy()
     sections["pose"] = (compare_poses("joints", joints, pose, pose_budget_mm(float(np.abs(pose).max()))),)
     return VerificationReport(sections, len(uv), steps, _same_checkpoints(loaded, denoiser, context))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from diffpose_edge.reference.layers import AttentionBlock, ChebConv, GraphBlock, StepEmbedding
+from diffpose_edge.reference.layers import AttentionBlock, ChebConv, GraphBlock, StepEmbedding, module_list
 
 
 class Denoiser(nn.Module):
@@ -18,8 +18,8 @@ class Denoiser(nn.Module):
         super().__init__()
         self.hidden, self.layers, self.heads = hidden, layers, heads
         self.gconv_input = ChebConv(state, hidden)
-        self.gconv_layers = nn.ModuleList(GraphBlock(hidden, 4 * hidden) for _ in range(layers))
-        self.atten_layers = nn.ModuleList(AttentionBlock(hidden, heads) for _ in range(layers))
+        self.gconv_layers = module_list(GraphBlock(hidden, 4 * hidden) for _ in range(layers))
+        self.atten_layers = module_list(AttentionBlock(hidden, heads) for _ in range(layers))
         self.gconv_output = ChebConv(hidden, state)
         self.temb = StepEmbedding(hidden)
 
@@ -43,8 +43,8 @@ class FrameEncoder(nn.Module):
         super().__init__()
         self.hidden, self.layers, self.heads = hidden, layers, heads
         self.gconv_input = ChebConv(2, hidden)
-        self.gconv_layers = nn.ModuleList(GraphBlock(hidden) for _ in range(layers))
-        self.atten_layers = nn.ModuleList(AttentionBlock(hidden, heads) for _ in range(layers))
+        self.gconv_layers = module_list(GraphBlock(hidden) for _ in range(layers))
+        self.atten_layers = module_list(AttentionBlock(hidden, heads) for _ in range(layers))
         self.gconv_output = ChebConv(hidden, 3)
         self.temb = StepEmbedding(hidden)
 

@@ -8,11 +8,20 @@ Attribute names are those of the published checkpoints, so that a state dict loa
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from diffpose_edge.skeleton import J, chebyshev_stack
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def module_list(modules: Iterable[M]) -> Sequence[M]:
+    """Return an nn.ModuleList, typed by what is in it: PyTorch's own type does not say."""
+    return cast("Sequence[M]", nn.ModuleList(modules))
 
 
 class ChebConv(nn.Module):
@@ -84,7 +93,7 @@ class SelfAttention(nn.Module):
     def __init__(self, c: int, heads: int):
         super().__init__()
         self.heads = heads
-        self.linears = nn.ModuleList(nn.Linear(c, c) for _ in range(4))
+        self.linears = module_list(nn.Linear(c, c) for _ in range(4))
 
     def forward(self, x: Tensor) -> Tensor:
         b, j, c = x.shape
@@ -146,7 +155,7 @@ class AttentionBlock(nn.Module):
         super().__init__()
         self.self_attn = SelfAttention(c, heads)
         self.feed_forward = LearnedAdjacency(c)
-        self.sublayer = nn.ModuleList(PreNorm(c) for _ in range(2))
+        self.sublayer = module_list(PreNorm(c) for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.sublayer[0](x, self.self_attn)
@@ -159,7 +168,7 @@ class StepEmbedding(nn.Module):
     def __init__(self, c: int):
         super().__init__()
         self.c = c
-        self.dense = nn.ModuleList([nn.Linear(c, 4 * c), nn.Linear(4 * c, 4 * c)])
+        self.dense = module_list([nn.Linear(c, 4 * c), nn.Linear(4 * c, 4 * c)])
 
     def sinusoid(self, t: Tensor) -> Tensor:
         """[sin(t f), cos(t f)] with f_i = exp(-ln(10000) i / (C/2 - 1)); t (B,) gives (B, C)."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from diffpose_edge.reference.layers import module_list
 from diffpose_edge.skeleton import MIRROR, J
 
 NORM_EPS = 1e-6
@@ -67,8 +68,8 @@ class MixSTE(nn.Module):
         self.Spatial_patch_to_embedding = nn.Linear(2, width)
         self.Spatial_pos_embed = nn.Parameter(torch.zeros(1, J, width))
         self.Temporal_pos_embed = nn.Parameter(torch.zeros(1, frames, width))
-        self.STEblocks = nn.ModuleList(Block(width, heads, mlp_ratio) for _ in range(depth))
-        self.TTEblocks = nn.ModuleList(Block(width, heads, mlp_ratio) for _ in range(depth))
+        self.STEblocks = module_list(Block(width, heads, mlp_ratio) for _ in range(depth))
+        self.TTEblocks = module_list(Block(width, heads, mlp_ratio) for _ in range(depth))
         self.Spatial_norm = nn.LayerNorm(width, eps=NORM_EPS)
         self.Temporal_norm = nn.LayerNorm(width, eps=NORM_EPS)
         self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 3))

@@ -47,10 +47,10 @@ def write_random_pair(folder: str | Path, seed: int = 0, hidden: int = 96, layer
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     paths = folder / "untrained_denoiser.pth", folder / "untrained_context.pth"
-    networks = Denoiser(hidden, layers, heads), FrameEncoder(hidden, layers, heads)
-    for i, (network, path, output_scale) in enumerate(zip(networks, paths, (0.2, 0.8), strict=True)):
+    networks: tuple[Denoiser | FrameEncoder, ...] = Denoiser(hidden, layers, heads), FrameEncoder(hidden, layers, heads)
+    for i, (network, output_scale) in enumerate(zip(networks, (0.2, 0.8), strict=True)):
         randomise(network, seed + i, gain=0.7)
         with torch.no_grad():
             network.gconv_output.weight.mul_(output_scale)
-        save_released(network, path)
+        save_released(network, paths[i])
     return paths

@@ -79,7 +79,7 @@ class Call:
             result[unknown] = np.nan
         if self.trajectory is not None:
             self.trajectory[:, unknown] = np.nan
-        second = 1e-9
+        second = np.float64(1e-9)
         timings = Timings(
             context=self.context_ns * second,
             steps=self.step_ns * second,

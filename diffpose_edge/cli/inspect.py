@@ -35,7 +35,9 @@ def inspect(bundle: Annotated[Path, typer.Argument(help="A bundle made by export
         table.add_row("note", str(provenance["note"]))
     for kind in ("checkpoints", "versions"):
         for name, value in (provenance.get(kind) or {}).items():
-            table.add_row(f"{kind[:-1]}: {name}", f"{value['file']}, sha256 {value['sha256'][:16]}…" if isinstance(value, dict) else str(value))
+            table.add_row(
+                f"{kind[:-1]}: {name}", f"{value['file']}, sha256 {value['sha256'][:16]}…" if isinstance(value, dict) else str(value)
+            )
     for role, result in manifest.verification.items():
         table.add_row(f"checked at export: {role}", ", ".join(f"{k} {v:.3g}" for k, v in result.items()))
     out.print(table)

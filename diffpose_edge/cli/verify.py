@@ -40,10 +40,8 @@ def verify(
     if not report.same_checkpoints:
         err.print("note: these are not the checkpoint files that the bundle was exported from")
     print_comparisons(report.sections, everything)
-    out.print(
-        f"{'[green]PASSED[/]' if report.passed else '[red]FAILED[/]'}: {report.frames} frames, timesteps {','.join(map(str, report.timesteps))}",
-        markup=True,
-    )
+    verdict = "[green]PASSED[/]" if report.passed else "[red]FAILED[/]"
+    out.print(f"{verdict}: {report.frames} frames, timesteps {','.join(map(str, report.timesteps))}")
     if json_path is not None:
         with atomic_file(json_path) as temporary:
             temporary.write_text(json.dumps(report.as_json(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
