@@ -29,7 +29,7 @@ format: $(VENV)/test.ready
 
 # What is checked is the installed package: in the checkout its parts lie in folders that a type checker does not join.
 typecheck: $(VENV)/test.ready
-	rm -rf build/installed
+	rm -rf build
 	$(PIP) --no-deps --no-build-isolation --target build/installed .
 	cd build && MYPYPATH=installed ../$(BIN)/mypy --config-file ../pyproject.toml -p diffpose_edge
 

@@ -19,7 +19,7 @@ from diffpose_edge.keypoints import Keypoints, checked_keypoints
 from diffpose_edge.runtime.backend import Array, Backend
 from diffpose_edge.runtime.call import Call, timed
 from diffpose_edge.runtime.estimate import PoseEstimate
-from diffpose_edge.runtime.start import checked_mode, fill_missing
+from diffpose_edge.runtime.start import checked_mode, fill_missing, generator_of
 from diffpose_edge.schedule import checked_timesteps
 
 BACKENDS = ("onnxruntime",)
@@ -88,7 +88,7 @@ class PoseRuntime:
         if F > 1 and checked.uv.shape[1] != F:
             raise KeypointError(f"expected windows of F={F} frames for this bundle's video encoder, got {checked.uv.shape[1]}")
         frame = -1 if F > 1 else None
-        return self._estimate(checked, frame, self._schedule(timesteps), checked_mode(mode), np.random.default_rng(seed), trace)
+        return self._estimate(checked, frame, self._schedule(timesteps), checked_mode(mode), generator_of(seed), trace)
 
     def estimate_clip(
         self,
@@ -105,7 +105,7 @@ class PoseRuntime:
         P frames at a time. A video encoder takes windows of F frames one after another, uses its answer for every frame
         of them, and repeats the last frame to fill the last window. Raises as ``estimate`` does.
         """
-        steps, rng = self._schedule(timesteps), np.random.default_rng(seed)
+        steps, rng = self._schedule(timesteps), generator_of(seed)
         checked_mode(mode)
         shape = self.bundle.manifest.shape
         if shape.F == 1:

@@ -23,6 +23,18 @@ def checked_mode(mode: str) -> str:
     return mode
 
 
+def generator_of(seed: int | np.random.Generator | None) -> np.random.Generator:
+    """Return the generator that a seed means: a new one for an int or None, the given one itself for a Generator.
+
+    Raises DiffPoseEdgeError for anything else, a negative number included.
+    """
+    if seed is None or isinstance(seed, np.random.Generator):
+        return np.random.default_rng(seed)
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise DiffPoseEdgeError(f"expected a seed that is a whole number of at least 0, or a numpy Generator, got {seed!r}")
+    return np.random.default_rng(int(seed))
+
+
 def released_start(uv: Array, xyz: Array, x: Array) -> None:
     """Write the released start into x (P N, 17, 5): u, v as detected, x, y, z from the context, root subtracted.
 

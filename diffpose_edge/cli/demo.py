@@ -8,8 +8,8 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from diffpose_edge.atomic import atomic_file
-from diffpose_edge.cli.terminal import counting, out, stages
+from diffpose_edge.atomic import atomic_file, output_error
+from diffpose_edge.cli.terminal import counting, say, stages
 from diffpose_edge.cli.verify import print_comparisons
 from diffpose_edge.clips import street_walk
 from diffpose_edge.drawing import ClipPoses, draw_gif, draw_png
@@ -36,17 +36,21 @@ def demo(
 
     clip = street_walk()
     keypoints = clip.keypoints
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise output_error(folder, err) from err
     with stages("checkpoints and export", 4) as stage:
         stage("writing seeded checkpoints in the released format")
         denoiser, context = write_random_pair(folder / "checkpoints", SEED)
         bundle = export_bundle(
             denoiser, context, folder / "bundle", samples=5, replace_existing=True, note=UNTRAINED, progress=stage
         ).bundle
-    out.print(f"1. exported {denoiser.name} and {context.name} (96 wide, 5 layers) to {bundle.path}")
+    say(f"1. exported {denoiser.name} and {context.name} (96 wide, 5 layers) to {bundle.path}")
 
     with stages("verify", 5) as stage:
         report = verify_bundle(bundle, denoiser, context, keypoints, progress=stage)
-    out.print("2. every layer, every step and the pose, ONNX Runtime against PyTorch:")
+    say("2. every layer, every step and the pose, ONNX Runtime against PyTorch:")
     print_comparisons(report.sections)
 
     with PoseRuntime.load(bundle) as runtime, counting("frames", len(keypoints)) as done:
@@ -59,7 +63,7 @@ def demo(
         np.savez(file, joints=joints, samples=samples)
     found = int(np.isfinite(joints).all(axis=(1, 2)).sum())
     step_ms = np.median([e.timings.steps.mean() for e in estimates]) * 1000
-    out.print(f"3. {found} of {len(joints)} frames posed (in the others nobody was found), {step_ms:.2f} ms per diffusion step")
+    say(f"3. {found} of {len(joints)} frames posed (in the others nobody was found), {step_ms:.2f} ms per diffusion step")
 
     drawn = ClipPoses(keypoints, joints, samples, clip.image_size, clip.fps, UNTRAINED)
     posed = np.flatnonzero(np.isfinite(joints).all(axis=(1, 2)))
@@ -67,6 +71,6 @@ def demo(
     frames = list(range(0, len(joints), GIF_STRIDE))
     with counting("drawing", len(frames)) as done:
         draw_gif(drawn, frames, folder / "poses.gif", lambda: done(1))
-    out.print(f"4. {folder / 'poses.png'} and {folder / 'poses.gif'}: {UNTRAINED}", markup=False)
+    say(f"4. {folder / 'poses.png'} and {folder / 'poses.gif'}: {UNTRAINED}")
     if not report.passed:
         raise typer.Exit(1)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from diffpose_edge.cli.terminal import err, out, parsed_timesteps, stages
+from diffpose_edge.cli.terminal import err, parsed_timesteps, say, stages
 
 
 def export(
@@ -48,7 +48,9 @@ def export(
             progress=stage,
         )
     for warning in report.warnings:
-        err.print(f"[yellow]exporter warning:[/] {warning}", markup=True)
+        err.print(f"exporter warning: {warning}", markup=False)
     worst = max(report.comparisons, key=lambda c: c.relative)
-    out.print(f"wrote {out_path}: {len(report.comparisons)} values equal to PyTorch's; the largest relative error is", end=" ")
-    out.print(f"{worst.relative:.1e} ({worst.name})", markup=False)
+    say(
+        f"wrote {out_path}: {len(report.comparisons)} layer outputs and results agree with PyTorch; "
+        f"the largest relative error is {worst.relative:.1e} ({worst.name}), the budget {worst.budget:.0e}"
+    )

@@ -9,7 +9,7 @@ import numpy as np
 import typer
 
 from diffpose_edge.atomic import atomic_file
-from diffpose_edge.cli.terminal import counting, out, parsed_timesteps
+from diffpose_edge.cli.terminal import counting, parsed_timesteps, say
 from diffpose_edge.keypoints import load_keypoints
 
 
@@ -41,22 +41,23 @@ def run(
 
     steps = parsed_timesteps(timesteps)
     clip = load_keypoints(keypoints)
-    with PoseRuntime.load(bundle, backend, threads=threads) as runtime, counting("frames", len(clip)) as done:
-        estimates = []
-        for estimate in runtime.estimate_clip(clip, seed, timesteps=steps, mode=mode, trace=trace):
-            estimates.append(estimate)
-            done(len(estimate.joints))
-    results: dict[str, Any] = {
-        name: np.concatenate([getattr(e, name) for e in estimates]) for name in ("joints", "samples", "covariance", "observed")
-    }
-    if trace:
-        # Stored by frame; the estimates hold it by step.
-        results["trajectory"] = np.concatenate([np.moveaxis(e.trajectory, 1, 0) for e in estimates if e.trajectory is not None])
-    with atomic_file(out_path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, **results)
+    # The output is opened first: a place that cannot be written to should show before the work, not after it.
+    with atomic_file(out_path) as temporary:
+        with PoseRuntime.load(bundle, backend, threads=threads) as runtime, counting("frames", len(clip)) as done:
+            estimates = []
+            for estimate in runtime.estimate_clip(clip, seed, timesteps=steps, mode=mode, trace=trace):
+                estimates.append(estimate)
+                done(len(estimate.joints))
+        names = ("joints", "samples", "covariance", "observed")
+        results: dict[str, Any] = {name: np.concatenate([getattr(e, name) for e in estimates]) for name in names}
+        if trace:
+            # Stored by frame; the estimates hold it by step.
+            results["trajectory"] = np.concatenate([np.moveaxis(e.trajectory, 1, 0) for e in estimates if e.trajectory is not None])
+        with open(temporary, "wb") as file:
+            np.savez(file, **results)
     blank = int(np.isnan(results["joints"]).any(axis=(1, 2)).sum())
     step_ms = np.concatenate([e.timings.steps / e.timings.batches for e in estimates]) * 1000
-    out.print(
+    say(
         f"wrote {out_path}: {len(clip)} frames{f', {blank} of them without a pose (too few joints seen)' if blank else ''}; "
         f"median {np.median(step_ms):.2f} ms per diffusion step"
     )

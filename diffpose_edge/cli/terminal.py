@@ -18,6 +18,11 @@ if not out.is_terminal:
 err = Console(stderr=True, highlight=False)
 
 
+def say(text: str) -> None:
+    """Print a line of plain text: paths in it are not taken for markup, and it is not broken at the window's width."""
+    out.print(text, markup=False, soft_wrap=True)
+
+
 def parsed_timesteps(text: str | None) -> tuple[int, ...] | None:
     """Read "12,0" as (12, 0); None stays None. Raises TimestepError."""
     if text is None:

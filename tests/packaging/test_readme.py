@@ -1,0 +1,79 @@
+"""What the README tells a reader to type, typed; and the figures that it quotes."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+# The names that the README gives to a reader's own files, and what stands for them here.
+CHECKPOINTS = {"diffpose_uvxyz_cpn.pth": "denoiser", "gcn_xyz_cpn.pth": "context"}
+
+
+def shell_lines() -> list[str]:
+    blocks = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    return [line.split("#")[0].strip() for block in blocks for line in block.splitlines() if line.strip()]
+
+
+@pytest.fixture(scope="module")
+def folder(golden, tmp_path_factory):
+    """A folder with the files that the README's commands start from."""
+    path = tmp_path_factory.mktemp("reader")
+    for name, role in CHECKPOINTS.items():
+        shutil.copy(getattr(golden, role), path / name)
+    np.savez(path / "clip.npz", keypoints=golden.expected["input_2d"])
+    return path
+
+
+def test_every_command_of_the_readme_runs(folder):
+    commands = [line for line in shell_lines() if line.startswith("diffpose-edge")]
+    assert [c.split()[1] for c in commands] == ["export", "verify", "inspect", "run", "doctor"]
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    for command in commands:
+        result = subprocess.run(command, shell=True, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
+    assert np.load(folder / "poses.npz")["joints"].shape == (3, 17, 3)
+
+
+def test_the_embedding_example_runs(golden, golden_bundle, tmp_path, monkeypatch, capsys):
+    (example,) = re.findall(r"<!-- run by tests/packaging/test_readme.py -->\n```python\n(.*?)```", README, re.DOTALL)
+    shutil.copytree(golden_bundle, tmp_path / "bundle")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(example, "README.md", "exec"), {"keypoints": golden.expected["input_2d"]})
+    shapes = capsys.readouterr().out.splitlines()
+    assert shapes[:2] == ["(3, 17, 3)", "(3, 3, 17, 3)"]
+
+
+def test_make_knows_the_targets_that_the_texts_name():
+    texts = README + (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    targets = set(re.findall(r"(?:^ *|`)make ([a-z-]+)", texts, re.MULTILINE))
+    assert {"demo", "test", "lint", "typecheck", "bench"} <= targets
+    for target in targets:
+        result = subprocess.run(["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, f"make {target}: {result.stderr}"
+
+
+def test_links_and_paths_in_the_texts_exist():
+    for text in (ROOT / "README.md", ROOT / "ARCHITECTURE.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))):
+        content = text.read_text(encoding="utf-8")
+        links = [link for link in re.findall(r"\]\(([^)#]+)\)", content) if not link.startswith("http")]
+        named = re.findall(r"`((?:diffpose_edge|tests|runtime|export|reference|benchmarks|docs)/[\w./]+)`", content)
+        for path in (*(text.parent / link for link in links), *(ROOT / name for name in named)):
+            assert path.exists(), f"{text.name} names {path}"
+
+
+def test_quoted_latencies_are_those_of_the_committed_result():
+    (result,) = (ROOT / "benchmarks" / "results").glob("step_latency.json")
+    report = json.loads(result.read_text(encoding="utf-8"))
+    for row in report["results"]:
+        eager, ours = (row["ms_per_step"][name]["p50"] for name in ("pytorch eager", "runtime onnxruntime"))
+        quoted = f"| {row['N']} | {eager:.2f} | {ours:.2f} | {row['ratio_eager_over_runtime']['p50']:.1f} |"
+        assert quoted in README, f"README lacks {quoted}"
+    assert report["device"] in README
