@@ -37,19 +37,23 @@ def _colour(bone: tuple[int, int]) -> str:
 
 
 def _draw_2d(axes: Any, clip: ClipPoses, frame: int) -> None:
+    """Draw one frame's keypoints in a window that follows the person; its axes show where in the image that is (pixels)."""
     w, h = clip.image_size
     xy = denormalise(clip.keypoints.uv, clip.image_size)
     seen = clip.keypoints.confidence > 0
-    # The part of the image that the person is ever in, so that they are not a speck in it.
-    low, high = xy[seen].min(axis=0), xy[seen].max(axis=0)
-    low, high = np.clip(low - 0.05 * w, 0, (w, h)), np.clip(high + 0.05 * w, 0, (w, h))
+    extents = [np.ptp(xy[f, seen[f]], axis=0).max() for f in np.flatnonzero(seen.any(axis=1))]
+    side = 1.25 * max(extents, default=max(w, h))
     xy, seen = xy[frame], seen[frame]
+    centre = (xy[seen].min(axis=0) + xy[seen].max(axis=0)) / 2 if seen.any() else np.array([w, h]) / 2
     for i, j in BONES:
         if seen[i] and seen[j]:
-            axes.plot(*xy[[i, j]].T, color=_colour((i, j)), linewidth=1.6)
+            axes.plot(*xy[[i, j]].T, color=_colour((i, j)), linewidth=1.8)
     for joint in map(int, np.flatnonzero(seen)):
-        axes.plot(*xy[joint], marker="o", markersize=2.5, color="black", alpha=0.3 + 0.7 * float(clip.keypoints.confidence[frame, joint]))
-    axes.set(xlim=(low[0], high[0]), ylim=(high[1], low[1]), aspect="equal", xticks=[], yticks=[])
+        axes.plot(*xy[joint], marker="o", markersize=3, color="black", alpha=0.3 + 0.7 * float(clip.keypoints.confidence[frame, joint]))
+    axes.plot([0, w, w, 0, 0], [0, 0, h, h, 0], color=GHOST, linewidth=0.8)
+    (x, y), half = centre, side / 2
+    axes.set(xlim=(x - half, x + half), ylim=(y + half, y - half), aspect="equal")
+    axes.tick_params(labelsize=5)
     axes.set_title(f"2D input, frame {frame}, {frame / clip.fps:.1f} s" + ("" if seen.any() else ": nobody found"), fontsize=8)
 
 
@@ -75,7 +79,8 @@ def _draw_3d(axes: Any, clip: ClipPoses, frame: int, reach: float) -> None:
     else:
         axes.set_title("3D: no pose", fontsize=8)
     axes.set(xlim=(-reach, reach), ylim=(-reach, reach), zlim=(-reach, reach))
-    axes.set_box_aspect((1, 1, 1))
+    axes.set_box_aspect((1, 1, 1), zoom=1.15)
+    axes.locator_params(nbins=5)
     axes.view_init(elev=10, azim=-70)
     axes.tick_params(labelsize=5, pad=-3)
 
@@ -86,7 +91,7 @@ def _figure(columns: int, rows: int) -> tuple[Any, Any]:
     from matplotlib.figure import Figure
 
     # Made without pyplot: no display is looked for, and nothing global is left behind.
-    figure = Figure(figsize=(3.4 * columns, 2.7 * rows + 0.6), dpi=100, layout="constrained")
+    figure = Figure(figsize=(3.0 * columns, 3.0 * rows + 0.6), dpi=100, layout="constrained")
     return figure, FigureCanvasAgg(figure)
 
 
@@ -125,4 +130,5 @@ def draw_gif(clip: ClipPoses, frames: Sequence[int], out: str | Path, progress: 
 
 def _legend(figure: Any, clip: ClipPoses) -> None:
     figure.suptitle(clip.caption, fontsize=9, color="#a00000" if "UNTRAINED" in clip.caption else "black", wrap=True)
-    figure.supxlabel("red: right   blue: left   dark: trunk   grey: single samples   3D in metres, relative to the hip", fontsize=7)
+    key = "red: right   blue: left   dark: trunk   grey: single samples   2D in pixels, 3D in metres relative to the hip"
+    figure.supxlabel(key, fontsize=7)

@@ -48,6 +48,19 @@ def denormalise(uv: ArrayLike, image_size: tuple[float, float]) -> NDArray[np.fl
     return (np.asarray(uv, np.float64) + np.array([1.0, h / w])) * (w / 2.0)
 
 
+def numbers_of(values: ArrayLike, what: str) -> NDArray[np.float32]:
+    """Return ``values`` as a float32 array, or raise KeypointError when they are not an array of real numbers."""
+    try:
+        array = np.asarray(values)
+        if array.dtype.kind not in "fiub":
+            raise TypeError(f"its type is {array.dtype}")
+        # A number too large for float32 becomes inf, which is refused with its place named.
+        with np.errstate(over="ignore"):
+            return array.astype(np.float32)
+    except (TypeError, ValueError) as err:
+        raise KeypointError(f"expected {what} as an array of numbers, got {type(values).__name__}: {err}") from None
+
+
 def checked_keypoints(keypoints: ArrayLike, confidence: ArrayLike | None = None, *, window: bool = False) -> Keypoints:
     """Check keypoints (B, 17, 2), or (B, 17, 3) with a confidence as the third number; with ``window`` (B, F, 17, 2|3).
 
@@ -55,10 +68,7 @@ def checked_keypoints(keypoints: ArrayLike, confidence: ArrayLike | None = None,
     rank or joint count, for no entries, for NaN or inf where the joint is said to be seen, for confidences outside
     0..1, and for values that can only be pixels.
     """
-    try:
-        array = np.asarray(keypoints, dtype=np.float32)
-    except (TypeError, ValueError) as err:
-        raise KeypointError(f"expected keypoints as an array of numbers, got {type(keypoints).__name__}: {err}") from None
+    array = numbers_of(keypoints, "keypoints")
     wanted = "(B, F, 17, 2)" if window else "(B, 17, 2)"
     if array.ndim != (4 if window else 3) or array.shape[-1] not in (2, 3):
         raise KeypointError(f"expected keypoints of shape {wanted}, or 3 numbers a joint with the confidence last; got {array.shape}")
@@ -95,10 +105,7 @@ def _place(at: tuple[int, ...]) -> str:
 def _checked_confidence(confidence: Any, shape: tuple[int, ...]) -> NDArray[np.float32]:
     if confidence is None:
         return np.ones(shape, np.float32)
-    try:
-        array = np.asarray(confidence, dtype=np.float32)
-    except (TypeError, ValueError) as err:
-        raise KeypointError(f"expected confidence as an array of numbers: {err}") from None
+    array = numbers_of(confidence, "confidence")
     if array.shape != shape:
         raise KeypointError(f"expected confidence of shape {shape}, one number for each joint, got {array.shape}")
     wrong = ~((array >= 0) & (array <= 1))

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from diffpose_edge.bundle import Bundle, load_bundle
 from diffpose_edge.errors import DiffPoseEdgeError, KeypointError, RuntimeClosed
 from diffpose_edge.extras import require
-from diffpose_edge.keypoints import Keypoints, checked_keypoints
+from diffpose_edge.keypoints import Keypoints, checked_keypoints, numbers_of
 from diffpose_edge.runtime.backend import Array, Backend
 from diffpose_edge.runtime.call import Call, timed
 from diffpose_edge.runtime.estimate import PoseEstimate
@@ -78,12 +78,12 @@ class PoseRuntime:
 
         Raises KeypointError, TimestepError, DiffPoseEdgeError for an unknown mode, RuntimeClosed.
         """
-        array = np.asarray(keypoints)
+        array: NDArray[np.float32] = numbers_of(keypoints, "keypoints")
         F = self.bundle.manifest.shape.F
         single = 2 if F == 1 else 3
         if array.ndim == single:
             array = array[None]
-            confidence = None if confidence is None else np.asarray(confidence)[None]
+            confidence = None if confidence is None else numbers_of(confidence, "confidence")[None]
         checked = checked_keypoints(array, confidence, window=F > 1)
         if F > 1 and checked.uv.shape[1] != F:
             raise KeypointError(f"expected windows of F={F} frames for this bundle's video encoder, got {checked.uv.shape[1]}")
