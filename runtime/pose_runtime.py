@@ -23,6 +23,8 @@ from diffpose_edge.runtime.start import checked_mode, fill_missing, generator_of
 from diffpose_edge.schedule import checked_timesteps
 
 BACKENDS = ("onnxruntime",)
+# ONNX Runtime starts as many threads as it is told, and a hundred thousand take the machine down with them.
+MOST_THREADS = 256
 Seed = int | np.random.Generator | None
 
 
@@ -46,8 +48,8 @@ class PoseRuntime:
         """
         if backend not in BACKENDS:
             raise DiffPoseEdgeError(f"expected a backend out of {', '.join(BACKENDS)}, got {backend!r}")
-        if threads is not None and threads < 1:
-            raise DiffPoseEdgeError(f"expected threads of at least 1, got {threads}")
+        if threads is not None and not 1 <= threads <= MOST_THREADS:
+            raise DiffPoseEdgeError(f"expected threads within 1..{MOST_THREADS}, got {threads}")
         require("onnxruntime")
         from diffpose_edge.runtime.onnxruntime_backend import OnnxRuntimeBackend
 

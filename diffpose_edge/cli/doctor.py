@@ -8,6 +8,7 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
+from rich.markup import escape
 from rich.table import Table
 
 import diffpose_edge
@@ -33,7 +34,7 @@ def doctor() -> None:
         if is_installed(module):
             table.add_row(module, _version_of(optional.pip), "")
         else:
-            table.add_row(module, "[yellow]missing[/]", install_command(module))
+            table.add_row(module, "[yellow]missing[/]", escape(install_command(module)))
     driver = ctypes.util.find_library("cuda")
     table.add_row("NVIDIA driver", driver or "none found", "" if driver else "only for GPUs; this version runs on the CPU")
     out.print(table)

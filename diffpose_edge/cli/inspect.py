@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from diffpose_edge.bundle import load_bundle
@@ -16,7 +17,7 @@ from diffpose_edge.config import VideoConfig
 def inspect(bundle: Annotated[Path, typer.Argument(help="A bundle made by export.")]) -> None:
     """Show what is in a bundle, after checking that it is whole. Needs neither PyTorch nor a backend."""
     manifest = load_bundle(bundle).manifest
-    table = Table(title=str(bundle), show_header=False)
+    table = Table(title=escape(str(bundle)), show_header=False)
     d, c, shape = manifest.denoiser, manifest.context, manifest.shape
     table.add_row("denoiser", f"{d.hidden} wide, {d.layers} layers, {d.heads} heads")
     if isinstance(c, VideoConfig):
@@ -32,12 +33,21 @@ def inspect(bundle: Annotated[Path, typer.Argument(help="A bundle made by export
     provenance = manifest.provenance
     table.add_row("made", str(provenance.get("created", "unknown")))
     if provenance.get("note"):
-        table.add_row("note", str(provenance["note"]))
+        table.add_row("note", escape(str(provenance["note"])))
     for kind in ("checkpoints", "versions"):
-        for name, value in (provenance.get(kind) or {}).items():
-            table.add_row(
-                f"{kind[:-1]}: {name}", f"{value['file']}, sha256 {value['sha256'][:16]}…" if isinstance(value, dict) else str(value)
-            )
+        for name, value in _entries(provenance.get(kind)):
+            table.add_row(escape(f"{kind[:-1]}: {name}"), _record(value))
     for role, result in manifest.verification.items():
-        table.add_row(f"checked at export: {role}", ", ".join(f"{k} {v:.3g}" for k, v in result.items()))
+        table.add_row(f"checked at export: {role}", _record(result))
     out.print(table)
+
+
+def _entries(value: object) -> list[tuple[str, object]]:
+    return list(value.items()) if isinstance(value, dict) else []
+
+
+def _record(value: object) -> str:
+    """Return a record of the manifest as text. Nothing relies on records, so they are shown as they are."""
+    if isinstance(value, dict):
+        return ", ".join(f"{escape(str(k))} {_record(v)}" for k, v in value.items())
+    return f"{value:.3g}" if isinstance(value, float) else escape(str(value))
