@@ -41,7 +41,7 @@ def verify(
         err.print("note: these are not the checkpoint files that the bundle was exported from")
     print_comparisons(report.sections, everything)
     verdict = "[green]PASSED[/]" if report.passed else "[red]FAILED[/]"
-    out.print(f"{verdict}: {report.frames} frames, timesteps {','.join(map(str, report.timesteps))}")
+    out.print(f"{verdict}: {report.frames} frames, timesteps {','.join(map(str, report.timesteps))}", soft_wrap=True)
     if json_path is not None:
         with atomic_file(json_path) as temporary:
             temporary.write_text(json.dumps(report.as_json(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
