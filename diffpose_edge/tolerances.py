@@ -20,8 +20,8 @@ FP32_VIDEO_LAYER_REL = 1e-5
 FP32_STATE_REL = 1e-5
 
 # The final pose, FP32 graphs against PyTorch: 0.01 mm. Measured 0.003 mm at K = 2 and K = 50 on poses of 0.4 m, all of it
-# rounding in the context encoder: against float64, PyTorch's own float32 result errs as much. Untrained weights give poses of several metres, and rounding scales with them: hence the relative bound,
-# which takes over above 1 m.
+# rounding in the context encoder: against float64, PyTorch's own float32 result errs as much. Untrained weights give
+# poses of several metres, and rounding scales with them: hence the relative bound, which takes over above 1 m.
 FP32_POSE_MM = 0.01
 FP32_POSE_REL = 1e-5
 
