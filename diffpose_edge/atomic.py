@@ -75,11 +75,13 @@ def atomic_directory(target: str | Path, *, replace: bool = False) -> Iterator[P
     """Yield a temporary folder to fill; on leaving, move it to ``target``.
 
     With ``replace``, a folder that stands there is moved aside first and removed afterwards. Raises OutputError when the
-    target exists (without ``replace``) or the place cannot be written to; then nothing has changed.
+    target exists (without ``replace``), is a link or a file, or the place cannot be written to; then nothing has changed.
     """
     target = Path(target)
     if not replace:
         _refuse_existing(target)
+    elif target.is_symlink() or (target.exists() and not target.is_dir()):
+        raise OutputError(f"{target} is not a folder but a link or a file; it is left alone. Remove it, or choose another name")
     with _writing(target):
         temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
         try:
@@ -96,7 +98,8 @@ def atomic_directory(target: str | Path, *, replace: bool = False) -> Iterator[P
                 except OSError:
                     os.replace(aside, target)
                     raise
-                shutil.rmtree(aside)
+                # The new folder is in place: what cannot be removed of the old one is no failure of the write.
+                shutil.rmtree(aside, ignore_errors=True)
             else:
                 _refuse_existing(target)
                 os.rename(temporary, target)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from diffpose_edge.atomic import atomic_directory, atomic_file
 from diffpose_edge.errors import BundleError, OutputError
-from diffpose_edge.manifest import FileEntry, Manifest, manifest_from_json
+from diffpose_edge.manifest import FORMAT, FileEntry, Manifest, checked_file_name, manifest_from_json
 
 MANIFEST = "manifest.json"
 MAX_MANIFEST_BYTES = 64 * 2**20
@@ -42,17 +43,29 @@ def save_bundle(
     """Write a bundle atomically and return it, loaded from disk.
 
     ``contents`` maps a file name to (role, precision, bytes). With ``replace_existing`` an older bundle at ``path`` is
-    replaced; any other folder is left alone. Raises OutputError; then nothing has changed.
+    replaced; any other folder is left alone. Raises OutputError, or BundleError for a file name that leads out of the
+    bundle; then nothing has changed.
     """
     path = Path(path)
-    if replace_existing and path.exists() and not (path / MANIFEST).is_file():
+    if replace_existing and path.exists() and not _names_our_format(path / MANIFEST):
         raise OutputError(f"{path} exists and is not a bundle; it is left alone. Choose another name for the bundle")
+    for name in contents:
+        checked_file_name(name)
     files = {name: FileEntry(role, precision, sha256_of(content), len(content)) for name, (role, precision, content) in contents.items()}
     with atomic_directory(path, replace=replace_existing) as temporary:
         for name, (_, _, content) in contents.items():
             (temporary / name).write_bytes(content)
         (temporary / MANIFEST).write_text(replace(manifest, files=files).to_json(), encoding="utf-8")
     return load_bundle(path)
+
+
+def _names_our_format(manifest: Path) -> bool:
+    """Tell whether a manifest, damaged in other ways or not, is one of ours: web pages have a manifest.json too."""
+    try:
+        content = json.loads(manifest.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and content.get("format") == FORMAT
 
 
 def update_manifest(bundle: Bundle, manifest: Manifest) -> Bundle:
@@ -68,8 +81,12 @@ def load_bundle(path: str | Path) -> Bundle:
     Raises BundleError saying what is wrong with it.
     """
     path = Path(path)
-    if not path.is_dir():
-        what = "is a file" if path.exists() else "does not exist"
+    try:
+        is_folder, exists = path.is_dir(), path.exists()
+    except (OSError, ValueError) as err:  # a name too long, a null character
+        raise BundleError(f"expected a bundle folder, but {str(path)[:200]!r} is not a possible path: {err}") from None
+    if not is_folder:
+        what = "is a file" if exists else "does not exist"
         raise BundleError(f"expected a bundle folder, but {path} {what}. Make one with: diffpose-edge export --help")
     try:
         with open(path / MANIFEST, "rb") as file:
@@ -93,8 +110,12 @@ def load_bundle(path: str | Path) -> Bundle:
 
 def _checked_content(folder: Path, name: str, entry: FileEntry) -> bytes:
     file = folder / name
-    if not file.resolve().is_relative_to(folder.resolve()):
-        raise BundleError(f"{name} leads out of the bundle (to {file.resolve()}); refused")
+    try:
+        target = file.resolve()
+    except (OSError, RuntimeError) as err:  # a link that leads to itself: a RuntimeError before Python 3.13
+        raise BundleError(f"{name} cannot be followed: {err}; refused") from None
+    if not target.is_relative_to(folder.resolve()):
+        raise BundleError(f"{name} leads out of the bundle (to {target}); refused")
     try:
         size = file.stat().st_size
         content = file.read_bytes() if size == entry.bytes else b""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -64,7 +65,7 @@ def compare_relative(name: str, actual: NDArray[Any], expected: NDArray[Any], bu
     """Compare by the largest error over the reference's largest magnitude. Raises ValueError when the shapes differ."""
     error, where, scale = _difference(actual, expected, name)
     relative = error / scale if scale > 0 else (0.0 if error == 0 else float("inf"))
-    return Comparison(name, error, relative, scale, where, "relative", relative, budget, "", relative <= budget)
+    return Comparison(name, error, relative, scale, where, "relative", relative, budget, "", math.isfinite(error) and relative <= budget)
 
 
 def compare_poses(name: str, actual: NDArray[Any], expected: NDArray[Any], budget_mm: float) -> Comparison:
@@ -80,4 +81,6 @@ def compare_poses(name: str, actual: NDArray[Any], expected: NDArray[Any], budge
     error, where, _ = _difference(distance, np.zeros_like(distance), name)
     _, _, scale = _difference(e, e, name)
     relative = error / (scale * MILLIMETRES) if scale > 0 else float(error > 0)
-    return Comparison(name, error, relative, scale, where, "distance in mm", error, budget_mm, "mm", error <= budget_mm)
+    return Comparison(
+        name, error, relative, scale, where, "distance in mm", error, budget_mm, "mm", math.isfinite(error) and error <= budget_mm
+    )

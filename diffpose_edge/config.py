@@ -10,7 +10,14 @@ from diffpose_edge.errors import CheckpointError, ExportError
 MAX_BATCH = 65_536
 MAX_WIDTH = 8_192
 MAX_FRAMES = 4_096
+MAX_DEPTH = 256
 MAX_T = 100_000
+
+
+def _check_size(**sizes: tuple[int, int]) -> None:
+    for name, (value, most) in sizes.items():
+        if not 1 <= value <= most:
+            raise CheckpointError(f"expected {name} within 1..{most}, got {value}: not the size of a pose network")
 
 
 def _check_heads(heads: int, width: int, what: str) -> None:
@@ -31,6 +38,7 @@ class GraphNetworkConfig:
     heads: int
 
     def __post_init__(self) -> None:
+        _check_size(hidden=(self.hidden, MAX_WIDTH), layers=(self.layers, MAX_DEPTH))
         _check_heads(self.heads, self.hidden, "network")
 
 
@@ -45,6 +53,7 @@ class VideoConfig:
     mirror_average: bool = True
 
     def __post_init__(self) -> None:
+        _check_size(frames=(self.frames, MAX_FRAMES), width=(self.width, MAX_WIDTH), depth=(self.depth, MAX_DEPTH))
         _check_heads(self.heads, self.width, "video encoder")
 
 

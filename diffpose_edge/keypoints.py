@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,12 @@ from diffpose_edge.skeleton import JOINTS, J
 
 # Normalised u lies within -1..1 inside the image. Detectors do place joints outside it, though never this far.
 MOST_NORMALISED = 10.0
+
+# What numpy and zipfile raise on a file that is damaged, of another kind, or claims more than memory holds.
+_UNREADABLE = (
+    OSError, ValueError, EOFError, KeyError, NotImplementedError, MemoryError, OverflowError,
+    zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -36,15 +43,23 @@ def normalise_pixels(xy: ArrayLike, image_size: tuple[float, float]) -> NDArray[
 
     Source: Pavllo et al., VideoPose3D (CVPR 2019). Raises KeypointError for an image without area.
     """
-    w, h = (float(s) for s in image_size)
+    w, h = _checked_size(image_size)
+    return np.asarray(xy, np.float64) * (2.0 / w) - (1.0, h / w)
+
+
+def _checked_size(image_size: tuple[float, float]) -> tuple[float, float]:
+    try:
+        w, h = (float(s) for s in image_size)
+    except (TypeError, ValueError):
+        raise KeypointError(f"expected image_size as two numbers (width, height) in pixels, got {image_size!r}") from None
     if not (np.isfinite(w) and np.isfinite(h) and w > 0 and h > 0):
         raise KeypointError(f"expected image_size (width, height) in pixels, both positive, got ({w}, {h})")
-    return np.asarray(xy, np.float64) * (2.0 / w) - (1.0, h / w)
+    return w, h
 
 
 def denormalise(uv: ArrayLike, image_size: tuple[float, float]) -> NDArray[np.float64]:
     """Map normalised u, v (…, 2) back to pixels: the inverse of :func:`normalise_pixels`."""
-    w, h = (float(s) for s in image_size)
+    w, h = _checked_size(image_size)
     return (np.asarray(uv, np.float64) + np.array([1.0, h / w])) * (w / 2.0)
 
 
@@ -121,19 +136,10 @@ def load_keypoints(path: str | Path) -> Keypoints:
     Raises KeypointError. Pickled content is refused.
     """
     path = Path(path)
-    try:
-        with np.load(path, allow_pickle=False) as content:
-            if not isinstance(content, np.lib.npyio.NpzFile):
-                raise KeypointError(f"{path} is a single array; expected an npz with an array named 'keypoints'")
-            if "keypoints" not in content.files:
-                raise KeypointError(f"{path} has no array 'keypoints'; it has: {', '.join(content.files) or 'nothing'}")
-            keypoints = content["keypoints"]
-            confidence = content["confidence"] if "confidence" in content.files else None
-            image_size = content["image_size"] if "image_size" in content.files else None
-    except FileNotFoundError:
-        raise KeypointError(f"no keypoint file at {path}; check the path") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, KeyError) as err:
-        raise KeypointError(f"{path} cannot be read as an npz of plain arrays: {err or type(err).__name__}") from None
+    arrays = _arrays_of(path)
+    if "keypoints" not in arrays:
+        raise KeypointError(f"{path} has no array 'keypoints'; it has: {', '.join(arrays) or 'nothing'}")
+    keypoints, confidence, image_size = arrays["keypoints"], arrays.get("confidence"), arrays.get("image_size")
     if keypoints.dtype.kind not in "fiu":
         raise KeypointError(f"{path}: expected keypoints as numbers, got {keypoints.dtype}")
     if image_size is not None and keypoints.ndim == 3 and keypoints.shape[-1] in (2, 3):
@@ -145,3 +151,22 @@ def load_keypoints(path: str | Path) -> Keypoints:
         return checked_keypoints(keypoints, confidence)
     except KeypointError as err:
         raise KeypointError(f"{path}: {err}") from None
+
+
+def _arrays_of(path: Path) -> dict[str, NDArray[Any]]:
+    """Return the arrays of an npz that a clip can have, and the names of its others with nothing in them."""
+    try:
+        content = np.load(path, allow_pickle=False)
+        if not isinstance(content, np.lib.npyio.NpzFile):
+            raise KeypointError(f"{path} is a single array; expected an npz with an array named 'keypoints'")
+        with content:
+            wanted = ("keypoints", "confidence", "image_size")
+            arrays = {name: content[name] if name in wanted else np.empty(0) for name in content.files}
+    except FileNotFoundError:
+        raise KeypointError(f"no keypoint file at {path}; check the path") from None
+    except _UNREADABLE as err:
+        raise KeypointError(f"{path} cannot be read as an npz of plain arrays: {err or type(err).__name__}") from None
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):
+            raise KeypointError(f"{path}: the entry {name!r} is not an array")
+    return arrays

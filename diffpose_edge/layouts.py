@@ -44,7 +44,10 @@ def h36m17_from_mediapipe33(landmarks: ArrayLike, image_size: tuple[float, float
 
     Raises KeypointError for another shape, no frames, or visibilities outside 0..1.
     """
-    array = np.asarray(landmarks, dtype=np.float64)
+    try:
+        array = np.asarray(landmarks, dtype=np.float64)
+    except (TypeError, ValueError) as err:
+        raise KeypointError(f"expected MediaPipe landmarks as an array of numbers: {err}") from None
     if array.ndim != 3 or array.shape[1:] != (33, 3):
         raise KeypointError(f"expected MediaPipe landmarks of shape (frames, 33, 3), got {array.shape}")
     if len(array) == 0:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffpose_edge.config import (
+    MAX_DEPTH,
     MAX_FRAMES,
     MAX_T,
     MAX_WIDTH,
@@ -94,8 +94,8 @@ class Manifest:
 def manifest_from_json(text: str) -> Manifest:
     """Read a manifest, checking every field that the runtime relies on. Raises BundleError."""
     try:
-        content = json.loads(text)
-    except (json.JSONDecodeError, RecursionError, UnicodeDecodeError) as err:
+        content = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as err:
         raise BundleError(f"manifest.json is not JSON ({err}); the bundle is damaged: export it again") from None
     root = _Fields(content, "manifest.json")
     if root.get("format", str) != FORMAT:
@@ -112,6 +112,17 @@ def manifest_from_json(text: str) -> Manifest:
         raise
     except DiffPoseEdgeError as err:
         raise BundleError(f"manifest.json: {err}") from None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"it holds {name}, which JSON has no word for")
+
+
+def checked_file_name(name: str) -> str:
+    """Return the name of a file within a bundle, or raise BundleError when it is not a plain relative path."""
+    if len(name) > 200 or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*", name):
+        raise BundleError(f"the file name {name[:200]!r} is not a plain path within the bundle; refused")
+    return name
 
 
 class _Fields:
@@ -152,7 +163,7 @@ def _manifest(root: _Fields) -> Manifest:
         context = VideoConfig(
             frames=context_fields.whole("frames", 2, MAX_FRAMES),
             width=context_fields.whole("width", 1, MAX_WIDTH),
-            depth=context_fields.whole("depth", 1, 1024),
+            depth=context_fields.whole("depth", 1, MAX_DEPTH),
             heads=context_fields.whole("heads", 1, MAX_WIDTH),
             mirror_average=context_fields.get("mirror_average", bool),
         )
@@ -172,7 +183,7 @@ def _manifest(root: _Fields) -> Manifest:
 def _graph_network(fields: _Fields) -> GraphNetworkConfig:
     return GraphNetworkConfig(
         hidden=fields.whole("hidden", 1, MAX_WIDTH),
-        layers=fields.whole("layers", 1, 1024),
+        layers=fields.whole("layers", 1, MAX_DEPTH),
         heads=fields.whole("heads", 1, MAX_WIDTH),
     )
 
@@ -180,7 +191,7 @@ def _graph_network(fields: _Fields) -> GraphNetworkConfig:
 def _alpha_bar(values: list[Any]) -> tuple[float, ...]:
     if not 1 <= len(values) <= MAX_T:
         raise BundleError(f"manifest.json: expected 1..{MAX_T} values of alpha_bar, got {len(values)}")
-    if not all(isinstance(a, float | int) and not isinstance(a, bool) and math.isfinite(a) and 0 < a <= 1 for a in values):
+    if not all(isinstance(a, float | int) and not isinstance(a, bool) and 0 < a <= 1 for a in values):
         raise BundleError("manifest.json: alpha_bar must hold numbers within (0, 1]")
     if any(after > before for before, after in itertools.pairwise(values)):
         raise BundleError("manifest.json: alpha_bar must not increase with the timestep")
@@ -188,8 +199,7 @@ def _alpha_bar(values: list[Any]) -> tuple[float, ...]:
 
 
 def _file_entry(name: str, fields: _Fields) -> FileEntry:
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*", name):
-        raise BundleError(f"manifest.json names the file {name!r}, which is not a plain path within the bundle; refused")
+    checked_file_name(name)
     role = fields.get("role", str)
     if role not in ROLES:
         raise BundleError(f"{fields.path}: unknown role {role!r}; expected one of {ROLES}")

@@ -56,7 +56,10 @@ def checked_timesteps(timesteps: Sequence[int], T: int) -> tuple[int, ...]:
 
     They must be whole numbers within 0..T-1, strictly decreasing, and at least one.
     """
-    given = tuple(timesteps)
+    try:
+        given = tuple(timesteps)
+    except TypeError:
+        raise TimestepError(f"expected timesteps as a decreasing list such as {RELEASED_TIMESTEPS}, got {timesteps!r}") from None
     if not given:
         raise TimestepError(f"expected at least one timestep, got none; give a decreasing list such as {RELEASED_TIMESTEPS}")
     for t in given:

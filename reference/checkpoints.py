@@ -8,8 +8,8 @@ opened with ``weights_only=True``: nothing in them is executed.
 from __future__ import annotations
 
 import pickle
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +43,12 @@ def state_dict_from_file(path: str | Path) -> StateDict:
             f"{path} is not a checkpoint of plain tensors (it is damaged, another kind of file, or asks to run code, "
             f"which is refused). Save its state dict with torch.save and use that. PyTorch says: {_first_line(err)}"
         ) from None
-    except (EOFError, RuntimeError, ValueError, KeyError, OSError, zipfile.BadZipFile) as err:
+    except Exception as err:
+        # On bytes that are no checkpoint PyTorch's reader fails in whatever way they lead it to: IndexError, struct.error, …
         raise CheckpointError(
             f"{path} cannot be read as a PyTorch checkpoint (size {_size(path)} bytes): is the download complete? "
             f"PyTorch says: {_first_line(err)}"
-        ) from None
+        ) from err
     return _weights_of(content, path)
 
 
@@ -56,7 +57,10 @@ def _first_line(err: Exception) -> str:
 
 
 def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def _weights_of(content: Any, path: Path) -> StateDict:
@@ -71,6 +75,11 @@ def _weights_of(content: Any, path: Path) -> StateDict:
         raise CheckpointError(
             f"{path} holds a {kind}{inside}; expected the released form [state_dict, ...], {{'model_pos': state_dict}}, "
             f"or a state dict of tensors"
+        )
+    odd = [str(k) for k, v in found.items() if v.layout != torch.strided or v.device.type != "cpu" or v.is_quantized]
+    if odd:
+        raise CheckpointError(
+            f"{path} holds tensors that are sparse, quantised or without values: {', '.join(odd[:5])}; expected plain ones"
         )
     return {str(k).removeprefix("module."): v for k, v in found.items()}
 
@@ -88,6 +97,15 @@ def _count(weights: Mapping[str, Tensor], prefix: str) -> int:
     return len({k.split(".")[1] for k in weights if k.startswith(prefix + ".")})
 
 
+@contextmanager
+def _about(path: Path) -> Iterator[None]:
+    """Name the checkpoint in errors about the size that was read from it."""
+    try:
+        yield
+    except CheckpointError as err:
+        raise CheckpointError(f"{path}: {err}") from None
+
+
 def graph_config_of(weights: Mapping[str, Tensor], heads: int, channels: tuple[int, int], path: Path) -> GraphNetworkConfig:
     """Infer the size of a denoiser (channels (5, 5)) or a frame encoder (channels (2, 3)) from its tensors."""
     what = "denoiser" if channels == (5, 5) else "frame context encoder"
@@ -98,16 +116,20 @@ def graph_config_of(weights: Mapping[str, Tensor], heads: int, channels: tuple[i
             f"{path} is not a {what}: expected gconv_input.weight (3, 1, {channels[0]}, C) and gconv_output.weight "
             f"(3, 1, C, {channels[1]}), got {tuple(first)} and {tuple(last)}. Is it the other checkpoint of the pair?"
         )
-    return GraphNetworkConfig(hidden=int(first[3]), layers=_count(weights, "gconv_layers"), heads=heads)
+    with _about(path):
+        return GraphNetworkConfig(hidden=int(first[3]), layers=_count(weights, "gconv_layers"), heads=heads)
 
 
 def video_config_of(weights: Mapping[str, Tensor], heads: int, mirror_average: bool, path: Path) -> VideoConfig:
     """Infer the size of a MixSTE from its tensors."""
-    _require(weights, ("Temporal_pos_embed", "Spatial_pos_embed", "head.1.weight"), path, "MixSTE video encoder")
+    needed = {"Temporal_pos_embed": 3, "Spatial_pos_embed": 3, "STEblocks.0.mlp.fc1.weight": 2}
+    _require(weights, tuple(needed), path, "MixSTE video encoder")
+    for key, rank in needed.items():
+        if weights[key].dim() != rank:
+            raise CheckpointError(f"{path}: expected {key} with {rank} axes, got shape {tuple(weights[key].shape)}")
     shape = weights["Temporal_pos_embed"].shape
-    if len(shape) != 3:
-        raise CheckpointError(f"{path}: expected Temporal_pos_embed (1, F, width), got {tuple(shape)}")
-    return VideoConfig(int(shape[1]), int(shape[2]), _count(weights, "STEblocks"), heads, mirror_average)
+    with _about(path):
+        return VideoConfig(int(shape[1]), int(shape[2]), _count(weights, "STEblocks"), heads, mirror_average)
 
 
 def is_video(weights: Mapping[str, Tensor]) -> bool:
@@ -132,9 +154,9 @@ def load_strictly(network: nn.Module, weights: Mapping[str, Tensor], path: Path)
             if keys
         ]
         raise CheckpointError(f"{path} does not fit the released {type(network).__name__}: {'; '.join(parts)}")
-    unusable = [k for k, v in weights.items() if not v.is_floating_point() or not bool(torch.isfinite(v).all())]
+    unusable = [k for k, v in weights.items() if not v.is_floating_point() or not bool(torch.isfinite(v.float()).all())]
     if unusable:
-        raise CheckpointError(f"{path} holds values that are not finite numbers in {', '.join(unusable[:5])}: training diverged?")
+        raise CheckpointError(f"{path} holds values that are not finite float32 numbers in {', '.join(unusable[:5])}: training diverged?")
     network.load_state_dict(dict(weights), strict=True)
     network.eval().requires_grad_(False)
 
@@ -161,8 +183,7 @@ def mixste_from_file(path: str | Path, heads: int = 8) -> MixSTE:
     """Load a released MixSTE; frames, width and depth come from the tensors. Raises CheckpointError."""
     weights = state_dict_from_file(path)
     config = video_config_of(weights, heads, True, Path(path))
-    hidden = weights.get("STEblocks.0.mlp.fc1.weight")
-    ratio = hidden.shape[0] / config.width if hidden is not None else 2.0
+    ratio = weights["STEblocks.0.mlp.fc1.weight"].shape[0] / config.width
     network = MixSTE(config.frames, config.width, config.depth, config.heads, ratio)
     load_strictly(network, weights, Path(path))
     return network

@@ -59,16 +59,21 @@ def test_the_loop_allocates_nothing_that_depends_on_its_length(backend, golden_b
     begin(backend, golden_bundle, timesteps)
     step_ns = np.zeros(50, np.int64)
     reverse_process(backend, 50, step_ns)
-    tracemalloc.start()
-    try:
-        before = tracemalloc.get_traced_memory()[0]
-        reverse_process(backend, 50, step_ns)
-        after, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
+
+    def grown() -> tuple[int, int]:
+        """Bytes still held, and held at most, after 50 steps."""
+        tracemalloc.start()
+        try:
+            reverse_process(backend, 50, step_ns)
+            return tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+
+    # The least of several: other tests' leftovers may be tidied up at any moment.
+    held, most = (min(values) for values in zip(*(grown() for _ in range(5)), strict=True))
     # A few live Python numbers; one state of this small bundle alone would be 2,040 bytes.
-    assert after - before < 500
-    assert peak - before < backend.x.nbytes
+    assert held < 500
+    assert most < backend.x.nbytes
 
 
 def test_a_schedule_is_prepared_once_and_forgotten_only_after_others(backend, golden_bundle, monkeypatch):

@@ -1,0 +1,91 @@
+"""What a robot does not need is not loaded: no PyTorch, no onnx, no command line; and importing is quick."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import diffpose_edge
+
+CHECKOUT = Path(diffpose_edge.__file__).resolve().parent.parent
+
+UNWANTED = (
+    "torch",
+    "onnx",
+    "onnxscript",
+    "onnx_ir",
+    "typer",
+    "rich",
+    "matplotlib",
+    "PIL",
+    "diffpose_edge.cli",
+    "diffpose_edge.drawing",
+    "diffpose_edge.export",
+    "diffpose_edge.reference",
+    "diffpose_edge.calibration",
+    "diffpose_edge.benchmarks",
+)
+
+# Seconds that `import diffpose_edge.runtime` and onnxruntime may take together on a quiet machine.
+MOST_IMPORT_SECONDS = 0.3
+
+RUN_A_BUNDLE = """
+import sys, json
+import numpy as np
+from diffpose_edge.runtime import PoseRuntime
+with PoseRuntime.load(sys.argv[1], threads=1) as runtime:
+    shape = runtime.bundle.manifest.shape
+    window = (17, 2) if shape.F == 1 else (shape.F, 17, 2)
+    for mode in ("released", "noised"):
+        estimate = runtime.estimate(np.zeros((3, *window)), seed=0, timesteps=(6, 0), mode=mode, trace=True)
+        assert np.isfinite(estimate.joints).all()
+print(json.dumps(sorted(sys.modules)))
+"""
+
+TIME_THE_IMPORT = """
+import time
+began = time.perf_counter()
+import diffpose_edge.runtime
+import onnxruntime
+print(time.perf_counter() - began)
+"""
+
+
+def _python(code: str, *arguments: str) -> str:
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True, timeout=60).stdout
+
+
+def _unwanted(modules: list[str]) -> list[str]:
+    return [name for name in UNWANTED if name in modules]
+
+
+def test_importing_the_runtime_loads_neither_tools_nor_a_backend() -> None:
+    modules = json.loads(_python("import sys, json, diffpose_edge.runtime; print(json.dumps(sorted(sys.modules)))"))
+    assert "diffpose_edge.runtime.pose_runtime" in modules
+    assert _unwanted(modules) == []
+    assert "onnxruntime" not in modules
+
+
+def test_importing_the_shared_vocabulary_needs_numpy_alone() -> None:
+    names = ("atomic", "bundle", "clips", "comparison", "keypoints", "layouts", "manifest", "schedule", "skeleton", "tolerances")
+    code = f"import sys, json; [__import__('diffpose_edge.' + name) for name in {names}]; print(json.dumps(sorted(sys.modules)))"
+    modules = json.loads(_python(code))
+    assert [name for name in (*UNWANTED, "onnxruntime", "diffpose_edge.runtime") if name in modules] == []
+
+
+def test_loading_and_running_a_frame_bundle_loads_no_tools(golden_bundle: Path) -> None:
+    modules = json.loads(_python(RUN_A_BUNDLE, str(golden_bundle)))
+    assert "onnxruntime" in modules
+    assert _unwanted(modules) == []
+
+
+def test_loading_and_running_a_video_bundle_loads_no_tools(golden_video_bundle: Path) -> None:
+    assert _unwanted(json.loads(_python(RUN_A_BUNDLE, str(golden_video_bundle)))) == []
+
+
+def test_importing_the_runtime_and_its_backend_is_quick() -> None:
+    # The least of several: what a busy machine adds is not ours.
+    assert min(float(_python(TIME_THE_IMPORT)) for _ in range(5)) < MOST_IMPORT_SECONDS
