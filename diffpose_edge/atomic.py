@@ -58,7 +58,9 @@ def atomic_file(target: str | Path) -> Iterator[Path]:
     with _writing(target):
         if target.is_dir():
             raise IsADirectoryError(errno.EISDIR, "is a folder", str(target))
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=f".partial{target.suffix}", dir=target.parent)
+        if target.exists() and not target.is_file():
+            raise OutputError(f"cannot write {target}: it is a device or a pipe, and would be replaced by a file; name a file")
+        handle, name = tempfile.mkstemp(prefix=f".{target.name[:40]}.", suffix=f".partial{target.suffix}", dir=target.parent)
         os.close(handle)
         temporary = Path(name)
         try:
@@ -74,16 +76,13 @@ def atomic_file(target: str | Path) -> Iterator[Path]:
 def atomic_directory(target: str | Path, *, replace: bool = False) -> Iterator[Path]:
     """Yield a temporary folder to fill; on leaving, move it to ``target``.
 
-    With ``replace``, a folder that stands there is moved aside first and removed afterwards. Raises OutputError when the
-    target exists (without ``replace``), is a link or a file, or the place cannot be written to; then nothing has changed.
+    With ``replace``, a folder that stands there, or behind a link there, is moved aside first and removed afterwards.
+    Raises OutputError as :func:`folder_place` does, or when the writing fails; then nothing has changed.
     """
-    target = Path(target)
-    if not replace:
-        _refuse_existing(target)
-    elif target.is_symlink() or (target.exists() and not target.is_dir()):
-        raise OutputError(f"{target} is not a folder but a link or a file; it is left alone. Remove it, or choose another name")
-    with _writing(target):
-        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
+    named = Path(target)
+    target = folder_place(named, replace=replace)
+    with _writing(named):
+        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name[:40]}.", suffix=".partial", dir=target.parent))
         try:
             yield temporary
             for path in temporary.rglob("*"):
@@ -101,15 +100,29 @@ def atomic_directory(target: str | Path, *, replace: bool = False) -> Iterator[P
                 # The new folder is in place: what cannot be removed of the old one is no failure of the write.
                 shutil.rmtree(aside, ignore_errors=True)
             else:
-                _refuse_existing(target)
+                folder_place(target, replace=replace)
                 os.rename(temporary, target)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _refuse_existing(target: Path) -> None:
-    if target.exists() or target.is_symlink():
-        raise OutputError(f"{target} exists already; remove it, choose another name, or ask for it to be replaced (--force)")
+def folder_place(target: str | Path, *, replace: bool = False) -> Path:
+    """Return where a folder named ``target`` would be put: there, or with ``replace`` where a link there leads.
+
+    Raises OutputError when something stands there (without ``replace``), when it is a file, or when the parent folder
+    does not exist: worth asking before a long computation.
+    """
+    target = Path(target)
+    with _writing(target):
+        if not replace and (target.exists() or target.is_symlink()):
+            raise OutputError(f"{target} exists already; remove it, choose another name, or ask for it to be replaced (--force)")
+        place = target.resolve() if target.is_symlink() else target
+        if place.exists() and not place.is_dir():
+            raise OutputError(f"{target} is a file; it is left alone. Remove it, or choose another name")
+        if not place.parent.is_dir():
+            missing = errno.ENOTDIR if place.parent.exists() else errno.ENOENT
+            raise OSError(missing, os.strerror(missing), str(place.parent))
+        return place
 
 
 def _sync(path: Path) -> None:

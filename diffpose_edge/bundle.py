@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from diffpose_edge.atomic import atomic_directory, atomic_file
+from diffpose_edge.atomic import atomic_directory, atomic_file, folder_place
 from diffpose_edge.errors import BundleError, OutputError
 from diffpose_edge.manifest import FORMAT, FileEntry, Manifest, checked_file_name, manifest_from_json
 
@@ -47,8 +47,7 @@ def save_bundle(
     bundle; then nothing has changed.
     """
     path = Path(path)
-    if replace_existing and path.exists() and not _names_our_format(path / MANIFEST):
-        raise OutputError(f"{path} exists and is not a bundle; it is left alone. Choose another name for the bundle")
+    check_target(path, replace_existing=replace_existing)
     for name in contents:
         checked_file_name(name)
     files = {name: FileEntry(role, precision, sha256_of(content), len(content)) for name, (role, precision, content) in contents.items()}
@@ -57,6 +56,13 @@ def save_bundle(
             (temporary / name).write_bytes(content)
         (temporary / MANIFEST).write_text(replace(manifest, files=files).to_json(), encoding="utf-8")
     return load_bundle(path)
+
+
+def check_target(path: str | Path, *, replace_existing: bool = False) -> None:
+    """Raise OutputError when a bundle could not be written to ``path``; with ``replace_existing`` only a bundle may stand there."""
+    place = folder_place(path, replace=replace_existing)
+    if place.exists() and not _names_our_format(place / MANIFEST):
+        raise OutputError(f"{path} exists and is not a bundle; it is left alone. Choose another name for the bundle")
 
 
 def _names_our_format(manifest: Path) -> bool:

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import diffpose_edge
-from diffpose_edge.bundle import Bundle, save_bundle, sha256_of
+from diffpose_edge.bundle import Bundle, check_target, save_bundle, sha256_of
 from diffpose_edge.comparison import Comparison
 from diffpose_edge.config import BatchShape, VideoConfig
 from diffpose_edge.errors import CheckpointError
@@ -51,6 +51,7 @@ def export_bundle(
 
     Raises CheckpointError, TimestepError, ExportError, VerificationError or OutputError; then nothing is written.
     """
+    check_target(out, replace_existing=replace_existing)
     progress("reading checkpoints")
     model = load_released(denoiser, context, heads, video_heads=video_heads, mirror_average=mirror_average)
     steps = checked_timesteps(timesteps, len(model.alpha_bar))

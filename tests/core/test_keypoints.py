@@ -195,6 +195,9 @@ def _write_bad_file(name: str, path: Path) -> None:
             archive.writestr("keypoints.npy", b"not an array")
     elif name == "damaged compression":
         path.write_bytes(good[:200] + bytes(b ^ 0xFF for b in good[200:260]) + good[260:])
+    elif name == "encrypted":
+        flags = good.index(b"PK\x01\x02") + 8
+        path.write_bytes(good[:flags] + bytes([good[flags] | 1]) + good[flags + 1 :])
     elif name == "folder":
         path.mkdir()
     elif name != "missing":
@@ -214,6 +217,7 @@ BAD_FILES = {
     "truncated": "cannot be read",
     "end cut": "cannot be read",
     "damaged compression": "cannot be read",
+    "encrypted": "cannot be read",
     "other names": "no array 'keypoints'; it has: poses",
     "entry that is no array": "keypoints",
 }

@@ -1,0 +1,104 @@
+"""The demo: everything on a real clip, in one command that can be given again."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from diffpose_edge.bundle import load_bundle
+from diffpose_edge.cli import main
+from diffpose_edge.clips import street_walk
+
+# The demo draws some eighty frames, so its two runs are shared by all tests here.
+pytestmark = pytest.mark.slow
+LASTING = {"bundle", "checkpoints", "poses.npz", "poses.png", "poses.gif"}
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """The demo, run once in a process of its own: its folder, and what it said."""
+    folder = tmp_path_factory.mktemp("demo") / "new" / "folder"
+    process = subprocess.run([sys.executable, "-m", "diffpose_edge", "demo", "--out", folder], capture_output=True, text=True)
+    return folder, process
+
+
+def test_it_says_that_the_weights_are_untrained(done):
+    folder, process = done
+    assert process.returncode == 0, process.stderr
+    assert "UNTRAINED" in process.stdout
+    assert "FAILED" not in process.stdout
+    for text in (str(folder / "bundle"), str(folder / "poses.png"), str(folder / "poses.gif"), "of 230 frames posed"):
+        assert text in process.stdout
+
+
+def test_it_writes_everything_and_nothing_else(done):
+    folder, _ = done
+    assert {path.name for path in folder.iterdir()} == LASTING
+    assert not [path for path in folder.rglob("*") if "partial" in path.name or "replaced" in path.name]
+
+
+def test_its_bundle_is_whole_and_noted_as_untrained(done):
+    manifest = load_bundle(done[0] / "bundle").manifest
+    assert "UNTRAINED" in manifest.provenance["note"]
+    assert (manifest.denoiser.hidden, manifest.denoiser.layers, manifest.shape.N) == (96, 5, 5)
+    origins = json.loads((done[0] / "bundle" / "manifest.json").read_text())["provenance"]["checkpoints"]
+    assert all("untrained" in origin["file"] for origin in origins.values())
+
+
+def test_its_poses_are_those_of_the_clip(done):
+    with np.load(done[0] / "poses.npz", allow_pickle=False) as content:
+        joints, samples = content["joints"], content["samples"]
+    assert (joints.shape, samples.shape) == ((230, 17, 3), (230, 5, 17, 3))
+    nobody = (street_walk().keypoints.confidence == 0).all(axis=-1)
+    assert nobody.sum() == 8
+    np.testing.assert_array_equal(np.isnan(joints).all(axis=(1, 2)), nobody)
+    assert np.isfinite(joints[~nobody]).all()
+    assert not joints[~nobody][:, 0].any()
+    assert samples[~nobody].std(axis=1).max() > 0
+
+
+def test_its_pictures_open_and_the_animation_moves(done):
+    image = pytest.importorskip("PIL.Image")
+    with image.open(done[0] / "poses.png") as png:
+        png.load()
+        assert png.format == "PNG"
+        assert min(png.size) > 300
+        assert len(png.convert("RGB").getcolors(maxcolors=2**24)) > 20
+    with image.open(done[0] / "poses.gif") as gif:
+        assert gif.format == "GIF"
+        assert gif.n_frames > 50
+        frames = set()
+        for i in range(gif.n_frames):
+            gif.seek(i)
+            frames.add(gif.convert("RGB").tobytes())
+            assert gif.info["duration"] > 0
+    assert len(frames) > 50
+
+
+def test_a_second_run_into_the_same_folder_replaces_the_first(done, monkeypatch, capsys):
+    folder, _ = done
+    (folder / "notes.txt").write_text("mine")
+    before = (folder / "poses.npz").stat().st_ino
+    monkeypatch.setattr(sys, "argv", ["diffpose-edge", "demo", "--out", str(folder)])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 0
+    assert "UNTRAINED" in capsys.readouterr().out
+    assert {path.name for path in folder.iterdir()} == {*LASTING, "notes.txt"}
+    assert (folder / "notes.txt").read_text() == "mine"
+    assert (folder / "poses.npz").stat().st_ino != before
+
+
+def test_a_folder_that_cannot_be_made_is_an_error(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("precious")
+    monkeypatch.setattr(sys, "argv", ["diffpose-edge", "demo", "--out", str(tmp_path / "file")])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.startswith("error: ")
+    assert (tmp_path / "file").read_text() == "precious"
