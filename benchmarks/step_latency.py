@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import platform
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from datetime import datetime, timezone
@@ -40,6 +42,16 @@ def processor() -> str:
     except OSError:
         return platform.processor() or "unknown"
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor() or "unknown")
+
+
+IMPORTS = "import diffpose_edge.runtime, onnxruntime"
+
+
+def import_seconds(repeats: int = 7) -> float:
+    """Return the least time that a fresh interpreter takes to import the runtime with numpy and ONNX Runtime."""
+    program = f"from time import perf_counter as now; began = now(); {IMPORTS}; print(now() - began)"
+    runs = [subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True) for _ in range(repeats)]
+    return min(float(run.stdout) for run in runs)
 
 
 def measure(N: int, K: int, rounds: int, folder: Path) -> dict[str, Any]:
@@ -99,6 +111,8 @@ def main(
             f"N={r['N']:>2} K={r['K']}: " + ", ".join(f"{name} {ms:.2f} ms" for name, ms in p50.items()),
             f"per step (p50); ratio {r['ratio_eager_over_runtime']['p50']:.2f}",
         )
+    imported = import_seconds()
+    out.print(f"importing diffpose_edge.runtime with numpy and ONNX Runtime: {imported:.2f} s")
     report = {
         "benchmark": "step_latency",
         "date": datetime.now(timezone.utc).date().isoformat(),
@@ -106,6 +120,7 @@ def main(
         "threads": 1,
         "versions": {"python": platform.python_version(), **{p: version(p) for p in ("torch", "onnxruntime", "numpy", "diffpose-edge")}},
         "network": "96 wide, 5 layers, 4 heads, seeded random weights",
+        "import_seconds": round(imported, 3),
         "results": results,
     }
     if out_path is not None:

@@ -40,12 +40,33 @@ def _writing(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as err:
+        if err.filename is not None and not _concerns(target, str(err.filename)):
+            raise  # about another file, met while this one was being written
         raise output_error(target, err) from err
     except RuntimeError as err:
         # torch.save's own writer reports a full disk as a RuntimeError about its archive.
         if "PytorchStreamWriter" in str(err) or "unexpected pos" in str(err):
             raise OutputError(f"cannot write {target}: the disk is full or read-only; nothing was written") from err
         raise
+
+
+def _concerns(target: Path, filename: str) -> bool:
+    """Tell whether an error about ``filename`` is about the target, its parents, or something made beside it."""
+    folder, named = target.absolute().parent, Path(filename).absolute()
+    return named.is_relative_to(folder) or folder.is_relative_to(named) or named.is_relative_to(target.resolve().parent)
+
+
+def check_file_place(target: str | Path) -> None:
+    """Raise OutputError when a file could not be put at ``target``: worth asking before a long computation."""
+    target = Path(target)
+    with _writing(target):
+        if target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "is a folder", str(target))
+        if target.exists() and not target.is_file():
+            raise OutputError(f"cannot write {target}: it is a device or a pipe, and would be replaced by a file; name a file")
+        if not target.parent.is_dir():
+            missing = errno.ENOTDIR if target.parent.exists() else errno.ENOENT
+            raise OSError(missing, os.strerror(missing), str(target.parent))
 
 
 @contextmanager
@@ -55,11 +76,8 @@ def atomic_file(target: str | Path) -> Iterator[Path]:
     Raises OutputError when the place cannot be written to; then ``target`` is unchanged and the temporary gone.
     """
     target = Path(target)
+    check_file_place(target)
     with _writing(target):
-        if target.is_dir():
-            raise IsADirectoryError(errno.EISDIR, "is a folder", str(target))
-        if target.exists() and not target.is_file():
-            raise OutputError(f"cannot write {target}: it is a device or a pipe, and would be replaced by a file; name a file")
         handle, name = tempfile.mkstemp(prefix=f".{target.name[:40]}.", suffix=f".partial{target.suffix}", dir=target.parent)
         os.close(handle)
         temporary = Path(name)
@@ -68,6 +86,7 @@ def atomic_file(target: str | Path) -> Iterator[Path]:
             _sync(temporary)
             temporary.chmod(0o666 & ~_umask())
             os.replace(temporary, target)
+            _sync_folder(target.parent)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -102,6 +121,7 @@ def atomic_directory(target: str | Path, *, replace: bool = False) -> Iterator[P
             else:
                 folder_place(target, replace=replace)
                 os.rename(temporary, target)
+            _sync_folder(target.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -128,6 +148,15 @@ def folder_place(target: str | Path, *, replace: bool = False) -> Path:
 def _sync(path: Path) -> None:
     with open(path, "rb+") as file:
         os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Flush a folder's entries, so that a rename outlasts a power failure."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _umask() -> int:

@@ -13,6 +13,7 @@ from diffpose_edge.errors import BundleError, OutputError
 from diffpose_edge.manifest import FORMAT, FileEntry, Manifest, checked_file_name, manifest_from_json
 
 MANIFEST = "manifest.json"
+REQUIRED_ROLES = ("context", "step")
 MAX_MANIFEST_BYTES = 64 * 2**20
 
 
@@ -44,15 +45,19 @@ def save_bundle(
 
     ``contents`` maps a file name to (role, precision, bytes). With ``replace_existing`` an older bundle at ``path`` is
     replaced; any other folder is left alone. Raises OutputError, or BundleError for a file name that leads out of the
-    bundle; then nothing has changed.
+    bundle and for contents that lack a graph; then nothing has changed.
     """
     path = Path(path)
     check_target(path, replace_existing=replace_existing)
     for name in contents:
         checked_file_name(name)
+    lacking = set(REQUIRED_ROLES) - {role for role, _, _ in contents.values()}
+    if lacking:
+        raise BundleError(f"a bundle needs a graph for each of {', '.join(REQUIRED_ROLES)}; there is none for {', '.join(sorted(lacking))}")
     files = {name: FileEntry(role, precision, sha256_of(content), len(content)) for name, (role, precision, content) in contents.items()}
     with atomic_directory(path, replace=replace_existing) as temporary:
         for name, (_, _, content) in contents.items():
+            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
             (temporary / name).write_bytes(content)
         (temporary / MANIFEST).write_text(replace(manifest, files=files).to_json(), encoding="utf-8")
     return load_bundle(path)
@@ -62,7 +67,7 @@ def check_target(path: str | Path, *, replace_existing: bool = False) -> None:
     """Raise OutputError when a bundle could not be written to ``path``; with ``replace_existing`` only a bundle may stand there."""
     place = folder_place(path, replace=replace_existing)
     if place.exists() and not _names_our_format(place / MANIFEST):
-        raise OutputError(f"{path} exists and is not a bundle; it is left alone. Choose another name for the bundle")
+        raise OutputError(f"{path} exists and is not a bundle; it is left alone. Remove it, or choose another name")
 
 
 def _names_our_format(manifest: Path) -> bool:
@@ -109,7 +114,7 @@ def load_bundle(path: str | Path) -> Bundle:
         raise BundleError(f"{path / MANIFEST} is not UTF-8 text; the bundle is damaged: export it again") from None
     for name, entry in manifest.files.items():
         _checked_content(path, name, entry)
-    for role in ("context", "step"):
+    for role in REQUIRED_ROLES:
         manifest.file_of(role)
     return Bundle(path, manifest)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tokenize
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ MOST_NORMALISED = 10.0
 # What numpy and zipfile raise on a file that is damaged, of another kind, or claims more than memory holds.
 _UNREADABLE = (
     OSError, ValueError, EOFError, KeyError, NotImplementedError, MemoryError, OverflowError,
+    RuntimeError,  # an encrypted archive
+    tokenize.TokenError,  # an array header that is no Python literal
     zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error,
 )  # fmt: skip
 

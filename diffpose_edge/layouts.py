@@ -71,8 +71,9 @@ def h36m17_from_mediapipe33(landmarks: ArrayLike, image_size: tuple[float, float
     points["head"] = points["thorax"] + HEAD_TOP_OVER_EARS * (ears - points["thorax"])
     seen["head"] = np.minimum(ears_seen, seen["thorax"])
 
-    uv = normalise_pixels(np.stack([points[name] for name in JOINTS], axis=1), image_size)
+    with np.errstate(over="ignore"):
+        uv = normalise_pixels(np.stack([points[name] for name in JOINTS], axis=1), image_size).astype(np.float32)
     confidence = np.stack([seen[name] for name in JOINTS], axis=1)
     # A coordinate that does not exist has no confidence, whatever its source said.
     confidence = np.where(np.isfinite(uv).all(axis=-1), confidence, 0.0)
-    return Keypoints(uv.astype(np.float32), confidence.astype(np.float32))
+    return Keypoints(uv, confidence.astype(np.float32))

@@ -81,7 +81,11 @@ def _weights_of(content: Any, path: Path) -> StateDict:
         raise CheckpointError(
             f"{path} holds tensors that are sparse, quantised or without values: {', '.join(odd[:5])}; expected plain ones"
         )
-    return {str(k).removeprefix("module."): v for k, v in found.items()}
+    weights = {str(k).removeprefix("module."): v for k, v in found.items()}
+    if len(weights) < len(found):
+        twice = [str(k) for k in found if f"module.{k}" in found]
+        raise CheckpointError(f"{path} holds tensors both with and without the prefix 'module.': {', '.join(twice[:5])}; which is meant?")
+    return weights
 
 
 def _require(weights: Mapping[str, Tensor], keys: tuple[str, ...], path: Path, what: str) -> None:
@@ -128,6 +132,8 @@ def video_config_of(weights: Mapping[str, Tensor], heads: int, mirror_average: b
         if weights[key].dim() != rank:
             raise CheckpointError(f"{path}: expected {key} with {rank} axes, got shape {tuple(weights[key].shape)}")
     shape = weights["Temporal_pos_embed"].shape
+    if shape[1] < 2:
+        raise CheckpointError(f"{path}: expected a video encoder over at least 2 frames, got {shape[1]}")
     with _about(path):
         return VideoConfig(int(shape[1]), int(shape[2]), _count(weights, "STEblocks"), heads, mirror_average)
 
@@ -154,7 +160,10 @@ def load_strictly(network: nn.Module, weights: Mapping[str, Tensor], path: Path)
             if keys
         ]
         raise CheckpointError(f"{path} does not fit the released {type(network).__name__}: {'; '.join(parts)}")
-    unusable = [k for k, v in weights.items() if not v.is_floating_point() or not bool(torch.isfinite(v.float()).all())]
+    integer = [f"{k} ({v.dtype})" for k, v in weights.items() if not v.is_floating_point()]
+    if integer:
+        raise CheckpointError(f"{path} holds tensors that are not floating-point: {', '.join(integer[:5])}; expected float weights")
+    unusable = [k for k, v in weights.items() if not bool(torch.isfinite(v.float()).all())]
     if unusable:
         raise CheckpointError(f"{path} holds values that are not finite float32 numbers in {', '.join(unusable[:5])}: training diverged?")
     network.load_state_dict(dict(weights), strict=True)
@@ -183,8 +192,8 @@ def mixste_from_file(path: str | Path, heads: int = 8) -> MixSTE:
     """Load a released MixSTE; frames, width and depth come from the tensors. Raises CheckpointError."""
     weights = state_dict_from_file(path)
     config = video_config_of(weights, heads, True, Path(path))
-    ratio = weights["STEblocks.0.mlp.fc1.weight"].shape[0] / config.width
-    network = MixSTE(config.frames, config.width, config.depth, config.heads, ratio)
+    mlp_width = weights["STEblocks.0.mlp.fc1.weight"].shape[0]
+    network = MixSTE(config.frames, config.width, config.depth, config.heads, mlp_width)
     load_strictly(network, weights, Path(path))
     return network
 

@@ -35,10 +35,10 @@ class Attention(nn.Module):
 class Mlp(nn.Module):
     """Linear, GELU (exact), Linear."""
 
-    def __init__(self, width: int, ratio: float):
+    def __init__(self, width: int, mlp_width: int):
         super().__init__()
-        self.fc1 = nn.Linear(width, int(width * ratio))
-        self.fc2 = nn.Linear(int(width * ratio), width)
+        self.fc1 = nn.Linear(width, mlp_width)
+        self.fc2 = nn.Linear(mlp_width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc2(nn.functional.gelu(self.fc1(x)))
@@ -47,12 +47,12 @@ class Mlp(nn.Module):
 class Block(nn.Module):
     """A pre-norm transformer block."""
 
-    def __init__(self, width: int, heads: int, mlp_ratio: float):
+    def __init__(self, width: int, heads: int, mlp_width: int):
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=NORM_EPS)
         self.attn = Attention(width, heads)
         self.norm2 = nn.LayerNorm(width, eps=NORM_EPS)
-        self.mlp = Mlp(width, mlp_ratio)
+        self.mlp = Mlp(width, mlp_width)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attn(self.norm1(x))
@@ -62,14 +62,14 @@ class Block(nn.Module):
 class MixSTE(nn.Module):
     """2D joints of F frames to their 3D poses: (B, F, 17, 2) → (B, F, 17, 3), metres, not yet root-relative."""
 
-    def __init__(self, frames: int = 243, width: int = 512, depth: int = 8, heads: int = 8, mlp_ratio: float = 2.0):
+    def __init__(self, frames: int = 243, width: int = 512, depth: int = 8, heads: int = 8, mlp_width: int = 1024):
         super().__init__()
         self.frames, self.width, self.depth, self.heads = frames, width, depth, heads
         self.Spatial_patch_to_embedding = nn.Linear(2, width)
         self.Spatial_pos_embed = nn.Parameter(torch.zeros(1, J, width))
         self.Temporal_pos_embed = nn.Parameter(torch.zeros(1, frames, width))
-        self.STEblocks = module_list(Block(width, heads, mlp_ratio) for _ in range(depth))
-        self.TTEblocks = module_list(Block(width, heads, mlp_ratio) for _ in range(depth))
+        self.STEblocks = module_list(Block(width, heads, mlp_width) for _ in range(depth))
+        self.TTEblocks = module_list(Block(width, heads, mlp_width) for _ in range(depth))
         self.Spatial_norm = nn.LayerNorm(width, eps=NORM_EPS)
         self.Temporal_norm = nn.LayerNorm(width, eps=NORM_EPS)
         self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 3))

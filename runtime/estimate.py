@@ -58,6 +58,5 @@ def aggregate(states: Array, samples: Array, joints: Array, covariance: Array) -
     if n == 1:
         covariance.fill(np.nan)
         return
-    centred = samples - joints[:, None]
-    np.einsum("bnji,bnjk->bjik", centred, centred, out=covariance)
-    covariance /= n - 1
+    centred = samples - np.mean(samples, axis=1, dtype=np.float64, keepdims=True)
+    covariance[...] = np.einsum("bnji,bnjk->bjik", centred, centred) / (n - 1)

@@ -48,8 +48,8 @@ class PoseRuntime:
         """
         if backend not in BACKENDS:
             raise DiffPoseEdgeError(f"expected a backend out of {', '.join(BACKENDS)}, got {backend!r}")
-        if threads is not None and not 1 <= threads <= MOST_THREADS:
-            raise DiffPoseEdgeError(f"expected threads within 1..{MOST_THREADS}, got {threads}")
+        if threads is not None and (type(threads) is not int or not 1 <= threads <= MOST_THREADS):
+            raise DiffPoseEdgeError(f"expected threads as a whole number within 1..{MOST_THREADS}, got {threads!r}")
         require("onnxruntime")
         from diffpose_edge.runtime.onnxruntime_backend import OnnxRuntimeBackend
 
@@ -107,8 +107,13 @@ class PoseRuntime:
         P frames at a time. A video encoder takes windows of F frames one after another, uses its answer for every frame
         of them, and repeats the last frame to fill the last window. Raises as ``estimate`` does.
         """
-        steps, rng = self._schedule(timesteps), generator_of(seed)
-        checked_mode(mode)
+        # Checked here, and not at the first step of the iteration, so that a mistake shows where it is made.
+        self._open()
+        return self._clip(keypoints, self._schedule(timesteps), checked_mode(mode), generator_of(seed), trace)
+
+    def _clip(
+        self, keypoints: Keypoints, steps: tuple[int, ...], mode: str, rng: np.random.Generator, trace: bool
+    ) -> Iterator[PoseEstimate]:
         shape = self.bundle.manifest.shape
         if shape.F == 1:
             for first in range(0, len(keypoints), shape.P):

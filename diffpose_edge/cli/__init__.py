@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 
 
@@ -10,6 +11,10 @@ def main() -> None:
     from diffpose_edge.errors import DiffPoseEdgeError
     from diffpose_edge.extras import require
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal that has no sign for a character shows a question mark instead of a traceback.
+            stream.reconfigure(errors="replace")
     try:
         require("typer", "rich")
         from diffpose_edge.cli.app import app

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from diffpose_edge.atomic import atomic_file
+from diffpose_edge.atomic import atomic_file, check_file_place
 from diffpose_edge.cli.terminal import counting, parsed_timesteps, say
+from diffpose_edge.errors import OutputError
 from diffpose_edge.keypoints import load_keypoints
 
 
@@ -38,9 +39,15 @@ def run(
     observed (frames,17). Frames in which too few joints were seen are NaN.
     """
     from diffpose_edge.runtime import PoseRuntime
+    from diffpose_edge.runtime.start import checked_mode, generator_of
 
     steps = parsed_timesteps(timesteps)
+    checked_mode(mode)
+    generator_of(seed)
+    check_file_place(out_path)
     clip = load_keypoints(keypoints)
+    if out_path.exists() and out_path.samefile(keypoints):
+        raise OutputError(f"--out and --keypoints both name {out_path}: the results would replace the input. Choose another name")
     # The output is opened first: a place that cannot be written to should show before the work, not after it.
     with atomic_file(out_path) as temporary:
         with PoseRuntime.load(bundle, backend, threads=threads) as runtime, counting("frames", len(clip)) as done:

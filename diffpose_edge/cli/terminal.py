@@ -28,7 +28,8 @@ def parsed_timesteps(text: str | None) -> tuple[int, ...] | None:
     if text is None:
         return None
     try:
-        return tuple(int(part) for part in text.split(","))
+        # int() also takes 1_2 for 12: not what anybody means here.
+        return tuple(int(part.replace("_", "x")) for part in text.split(","))
     except ValueError:
         raise TimestepError(f"expected timesteps as whole numbers separated by commas, such as 12,0; got {text!r}") from None
 

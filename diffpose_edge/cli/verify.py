@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from diffpose_edge.atomic import atomic_file
+from diffpose_edge.atomic import atomic_file, check_file_place
 from diffpose_edge.cli.terminal import err, out, parsed_timesteps, stages
 from diffpose_edge.clips import street_walk
 from diffpose_edge.comparison import Comparison
@@ -34,6 +34,8 @@ def verify(
     from diffpose_edge.export.verification import verify_bundle
 
     steps = parsed_timesteps(timesteps)
+    if json_path is not None:
+        check_file_place(json_path)
     clip = load_keypoints(keypoints) if keypoints else street_walk().keypoints
     with stages("verify", 5) as stage:
         report = verify_bundle(bundle, denoiser, context, clip, timesteps=steps, progress=stage)

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -190,7 +191,7 @@ def test_run_on_a_bad_clip(mistake, golden_bundle, tmp_path, kind):
     assert expected in message
 
 
-@pytest.mark.parametrize("kind", ["missing", "folder", "empty", "cut", "text", "npy", "damaged"])
+@pytest.mark.parametrize("kind", ["missing", "folder", "empty", "cut", "text", "npy", "damaged", "odd header", "encrypted"])
 def test_run_on_a_file_that_is_no_clip(mistake, golden_bundle, clip, tmp_path, kind):
     whole = clip.read_bytes()
     clip.unlink()
@@ -204,6 +205,13 @@ def test_run_on_a_file_that_is_no_clip(mistake, golden_bundle, clip, tmp_path, k
         whole = clip.read_bytes()
         begin = whole.index(b"keypoints.npy") + 13
         clip.write_bytes(whole[:begin] + b"\xff" * 40 + whole[begin + 40 :])
+    elif kind == "odd header":
+        # Brackets that never close, in a header that numpy reads as Python.
+        with zipfile.ZipFile(clip, "w") as archive:
+            archive.writestr("keypoints.npy", b"\x93NUMPY\x01\x00" + b"\x10\x00" + b"{'descr': ('<f4'")
+    elif kind == "encrypted":
+        at = whole.index(b"PK\x01\x02") + 8
+        clip.write_bytes(whole[:6] + b"\x01" + whole[7:at] + b"\x01" + whole[at + 1 :])
     elif kind != "missing":
         clip.write_bytes({"empty": b"", "cut": whole[:-200], "text": b"frame,x,y\n"}[kind])
     assert "clip.npz" in mistake("run", golden_bundle, "--keypoints", clip, "--out", tmp_path / "poses.npz")
@@ -365,3 +373,9 @@ def test_the_process_says_error_first_and_ends_with_2(golden, tmp_path, argument
     assert done.stderr.startswith("error: ")
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_results_never_replace_their_input(mistake, golden_bundle, clip):
+    before = clip.read_bytes()
+    assert "would replace the input" in mistake("run", golden_bundle, "--keypoints", clip, "--out", clip)
+    assert clip.read_bytes() == before

@@ -244,3 +244,13 @@ def test_head_count_that_does_not_divide_is_refused_with_those_that_do(golden, n
     load = {"denoiser": denoiser_from_file, "context": frame_encoder_from_file, "mixste": mixste_from_file}[name]
     with pytest.raises(CheckpointError, match=rf"(?s)got {heads}\b.*\[1, 2, 4, 8, 16, 32\]"):
         load(getattr(golden, name), heads)
+
+
+def test_a_tensor_with_and_without_prefix_is_refused(weights, saved):
+    both = {**weights["denoiser"], "module.gconv_input.bias": weights["denoiser"]["gconv_input.bias"]}
+    refused(LOADERS["denoiser"], saved(both), "gconv_input.bias", "module.")
+
+
+def test_a_video_encoder_of_one_frame_is_refused(weights, saved):
+    one = {**weights["mixste"], "Temporal_pos_embed": weights["mixste"]["Temporal_pos_embed"][:, :1]}
+    refused(LOADERS["mixste"], saved(one), "at least 2 frames")

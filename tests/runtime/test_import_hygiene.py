@@ -28,9 +28,6 @@ UNWANTED = (
     "diffpose_edge.benchmarks",
 )
 
-# Seconds that `import diffpose_edge.runtime` and onnxruntime may take together on a quiet machine.
-MOST_IMPORT_SECONDS = 0.3
-
 RUN_A_BUNDLE = """
 import sys, json
 import numpy as np
@@ -42,14 +39,6 @@ with PoseRuntime.load(sys.argv[1], threads=1) as runtime:
         estimate = runtime.estimate(np.zeros((3, *window)), seed=0, timesteps=(6, 0), mode=mode, trace=True)
         assert np.isfinite(estimate.joints).all()
 print(json.dumps(sorted(sys.modules)))
-"""
-
-TIME_THE_IMPORT = """
-import time
-began = time.perf_counter()
-import diffpose_edge.runtime
-import onnxruntime
-print(time.perf_counter() - began)
 """
 
 
@@ -84,8 +73,3 @@ def test_loading_and_running_a_frame_bundle_loads_no_tools(golden_bundle: Path) 
 
 def test_loading_and_running_a_video_bundle_loads_no_tools(golden_video_bundle: Path) -> None:
     assert _unwanted(json.loads(_python(RUN_A_BUNDLE, str(golden_video_bundle)))) == []
-
-
-def test_importing_the_runtime_and_its_backend_is_quick() -> None:
-    # The least of several: what a busy machine adds is not ours.
-    assert min(float(_python(TIME_THE_IMPORT)) for _ in range(5)) < MOST_IMPORT_SECONDS
