@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from diffpose_edge.atomic import atomic_directory, atomic_file, folder_place
+from diffpose_edge.atomic import atomic_directory, folder_place
 from diffpose_edge.errors import BundleError, OutputError
-from diffpose_edge.manifest import FORMAT, FileEntry, Manifest, checked_file_name, manifest_from_json
+from diffpose_edge.manifest import FORMAT, ROLES, FileEntry, Manifest, checked_file_name, manifest_from_json
 
 MANIFEST = "manifest.json"
-REQUIRED_ROLES = ("context", "step")
 MAX_MANIFEST_BYTES = 64 * 2**20
 
 
@@ -51,9 +50,9 @@ def save_bundle(
     check_target(path, replace_existing=replace_existing)
     for name in contents:
         checked_file_name(name)
-    lacking = set(REQUIRED_ROLES) - {role for role, _, _ in contents.values()}
+    lacking = set(ROLES) - {role for role, _, _ in contents.values()}
     if lacking:
-        raise BundleError(f"a bundle needs a graph for each of {', '.join(REQUIRED_ROLES)}; there is none for {', '.join(sorted(lacking))}")
+        raise BundleError(f"a bundle needs a graph for each of {', '.join(ROLES)}; there is none for {', '.join(sorted(lacking))}")
     files = {name: FileEntry(role, precision, sha256_of(content), len(content)) for name, (role, precision, content) in contents.items()}
     with atomic_directory(path, replace=replace_existing) as temporary:
         for name, (_, _, content) in contents.items():
@@ -77,13 +76,6 @@ def _names_our_format(manifest: Path) -> bool:
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(content, dict) and content.get("format") == FORMAT
-
-
-def update_manifest(bundle: Bundle, manifest: Manifest) -> Bundle:
-    """Replace the manifest of a bundle on disk, atomically; the files stay as they are. Raises OutputError."""
-    with atomic_file(bundle.path / MANIFEST) as temporary:
-        temporary.write_text(manifest.to_json(), encoding="utf-8")
-    return Bundle(bundle.path, manifest)
 
 
 def load_bundle(path: str | Path) -> Bundle:
@@ -114,7 +106,7 @@ def load_bundle(path: str | Path) -> Bundle:
         raise BundleError(f"{path / MANIFEST} is not UTF-8 text; the bundle is damaged: export it again") from None
     for name, entry in manifest.files.items():
         _checked_content(path, name, entry)
-    for role in REQUIRED_ROLES:
+    for role in ROLES:
         manifest.file_of(role)
     return Bundle(path, manifest)
 

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from diffpose_edge.errors import ExportError
 from diffpose_edge.export.graph_passes import drop_provenance, hide_outputs, lower_to_opset17
 
-OPSET = 17
 # The exporter's native opset: nothing older is written by it, so the graph is lowered afterwards by our own pass.
 EXPORTER_OPSET = 18
 # The IR version that belongs to opset 17: older TensorRT and ONNX Runtime refuse newer ones.

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from diffpose_edge import atomic
-from diffpose_edge.bundle import MANIFEST, load_bundle, save_bundle, sha256_of, update_manifest
+from diffpose_edge.bundle import MANIFEST, load_bundle, save_bundle, sha256_of
 from diffpose_edge.config import BatchShape, GraphNetworkConfig
 from diffpose_edge.errors import BundleError, OutputError
 from diffpose_edge.manifest import Manifest
@@ -53,14 +53,6 @@ def test_a_saved_bundle_loads_equal_and_its_alpha_bar_is_exact(tmp_path: Path) -
     entry = loaded.manifest.files[NAMES[0]]
     assert (entry.bytes, entry.sha256) == (len(b"old context"), sha256_of(b"old context"))
     assert sorted(os.listdir(tmp_path)) == ["b"]
-
-
-def test_updating_the_manifest_keeps_the_files_and_is_read_back(old: Path) -> None:
-    bundle = load_bundle(old)
-    manifest = Manifest(**{**vars(bundle.manifest), "timesteps": (6, 0)})
-    assert update_manifest(bundle, manifest) == load_bundle(old)
-    assert load_bundle(old).manifest.timesteps == (6, 0)
-    assert sorted(os.listdir(old)) == sorted([*NAMES, MANIFEST])
 
 
 @pytest.mark.parametrize("name", NAMES)
