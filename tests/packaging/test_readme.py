@@ -76,4 +76,5 @@ def test_quoted_latencies_are_those_of_the_committed_result():
         eager, ours = (row["ms_per_step"][name]["p50"] for name in ("pytorch eager", "runtime onnxruntime"))
         quoted = f"| {row['N']} | {eager:.2f} | {ours:.2f} | {row['ratio_eager_over_runtime']['p50']:.1f} |"
         assert quoted in README, f"README lacks {quoted}"
+    assert f"took {report['import_seconds']:.2f} s" in README
     assert report["device"] in README
