@@ -1,4 +1,4 @@
-"""What a robot does not need is not loaded: no PyTorch, no onnx, no command line; and importing is quick."""
+"""What a robot does not need is not loaded: no PyTorch, no onnx, no command line."""
 
 from __future__ import annotations
 
