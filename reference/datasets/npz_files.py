@@ -1,0 +1,159 @@
+"""An npz of nested dictionaries and lists, as this field's data sets are published, read as a tree of plain arrays.
+
+Two forms of the same tree. *Pickled*, as published: one object array for each name, which numpy stores as a pickle.
+*Flat*, as ``diffpose-edge convert`` writes it: one plain array for each leaf, named by its path, such as
+``positions_2d/S1/Walking 1/0``. Readers take both and cannot tell them apart.
+"""
+
+from __future__ import annotations
+
+import pickle
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias, Union
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffpose_edge.atomic import atomic_file
+from diffpose_edge.errors import DatasetError
+
+Tree: TypeAlias = dict[str, Union["Tree", NDArray[Any]]]
+
+# Deeper than any published file; a list that contains itself ends here.
+MOST_LEVELS = 8
+
+# What numpy and zipfile raise on a file that is damaged, of another kind, or claims more than memory holds.
+_UNREADABLE = (
+    OSError, ValueError, EOFError, KeyError, NotImplementedError, MemoryError, OverflowError,
+    RuntimeError,  # an encrypted archive
+    tokenize.TokenError,  # an array header that is no Python literal
+    zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error,
+    # A pickle that is damaged, or that names things which this Python or numpy does not have.
+    pickle.UnpicklingError, AttributeError, ImportError, IndexError, TypeError,
+)  # fmt: skip
+
+
+def read_trees(path: str | Path, *names: str, optional: tuple[str, ...] = (), allow_pickle: bool = False) -> dict[str, Tree]:
+    """Read the trees ``names`` of an npz, and those of ``optional`` that it has. A list becomes a dictionary "0", "1", ….
+
+    With ``allow_pickle`` the code that a pickle names is run: give it only for a file whose origin you trust. Raises
+    DatasetError for a file that holds a pickle without it, that is missing, damaged or no npz, that lacks one of
+    ``names``, or in which something lies that is neither a dictionary, a list, an array, a number nor a word.
+    """
+    path = Path(path)
+    try:
+        # numpy takes what is not an archive for a bare pickle: it is refused here, flag or not.
+        with open(path, "rb") as file:
+            if not zipfile.is_zipfile(file):
+                raise DatasetError(f"{path} is not an npz archive, or its end is missing; fetch it again")
+        with np.load(path, allow_pickle=allow_pickle) as content:
+            trees = {name: _tree_of(content, name, path) for name in (*names, *optional)}
+            found = sorted({entry.split("/")[0] for entry in content.files})
+    except FileNotFoundError:
+        raise DatasetError(f"no data set file at {path}; check the path") from None
+    except _UNREADABLE as err:
+        if "allow_pickle" in str(err):
+            raise DatasetError(_refusal(path)) from None
+        raise DatasetError(f"{path} cannot be read: {str(err) or type(err).__name__}") from None
+    for name in names:
+        if not trees[name]:
+            raise DatasetError(f"{path} has no {name!r}; it has: {', '.join(found) or 'nothing'}. Is it the right file?")
+    return {name: tree for name, tree in trees.items() if tree}
+
+
+def _refusal(path: Path) -> str:
+    return (
+        f"{path} holds a pickle, which can run any code when it is loaded, so it was not loaded. Only if you trust where the file "
+        f"comes from: convert it once to a file without pickles, diffpose-edge convert IN OUT --kind KIND --unsafe-pickle, and "
+        f"use that, or read it with allow_pickle=True"
+    )
+
+
+def _tree_of(content: Any, name: str, path: Path) -> Tree:
+    if name in content.files:
+        value = _plain(content[name], f"{path}: {name}")
+        if not isinstance(value, dict):
+            raise DatasetError(f"{path}: expected {name!r} to be a dictionary, got an array of shape {value.shape}")
+        return value
+    tree: Tree = {}
+    for entry in content.files:
+        if entry.startswith(f"{name}/"):
+            _put(tree, entry.split("/")[1:], _plain(content[entry], f"{path}: {entry}"), f"{path}: {entry}")
+    return tree
+
+
+def _put(tree: Tree, parts: list[str], leaf: Tree | NDArray[Any], where: str) -> None:
+    for part in parts[:-1]:
+        below = tree.setdefault(part, {})
+        if not isinstance(below, dict):
+            raise DatasetError(f"{where}: {part!r} is an array and a folder at once; the file was not written by convert")
+        tree = below
+    if not all(parts) or len(parts) > MOST_LEVELS or parts[-1] in tree or isinstance(leaf, dict):
+        raise DatasetError(f"{where}: not the name of an array that convert writes")
+    tree[parts[-1]] = leaf
+
+
+def _plain(value: Any, where: str, level: int = 0) -> Tree | NDArray[Any]:
+    """Return a dictionary or list as a tree, and everything else as an array without objects."""
+    if level > MOST_LEVELS:
+        raise DatasetError(f"{where}: nested more than {MOST_LEVELS} levels deep; not a data set of this field")
+    if isinstance(value, np.ndarray) and value.dtype.hasobject:
+        value = value.item() if value.ndim == 0 else list(value)
+    if isinstance(value, dict):
+        return {_name(key, where): _plain(below, f"{where}/{key}", level + 1) for key, below in value.items()}
+    if isinstance(value, list | tuple):
+        if all(isinstance(number, int | float | np.number) for number in value):
+            return np.asarray(value)
+        return {str(i): _plain(below, f"{where}/{i}", level + 1) for i, below in enumerate(value)}
+    if isinstance(value, np.ndarray | np.generic | str | int | float):
+        array = np.asarray(value)
+        if array.dtype.kind in "fiubU":
+            return array
+    raise DatasetError(f"{where} is {type(value).__name__}: expected dictionaries, lists, numeric arrays, numbers or words")
+
+
+def _name(key: Any, where: str) -> str:
+    if isinstance(key, bool) or not isinstance(key, str | int) or not str(key) or "/" in str(key):
+        raise DatasetError(f"{where}: expected names that are words without '/' or whole numbers, got {key!r}")
+    return str(key)
+
+
+def leaves(tree: Tree, name: str) -> Iterator[tuple[str, NDArray[Any]]]:
+    """Yield the arrays of a tree with their paths below ``name``, in order."""
+    for key, below in tree.items():
+        if isinstance(below, dict):
+            yield from leaves(below, f"{name}/{key}")
+        else:
+            yield f"{name}/{key}", below
+
+
+def write_flat(path: str | Path, trees: Mapping[str, Tree]) -> None:
+    """Write trees as an npz without pickles, whole or not at all. Raises OutputError, or DatasetError for empty trees."""
+    arrays: dict[str, Any] = {entry: array for name, tree in trees.items() for entry, array in leaves(tree, name)}
+    if not arrays:
+        raise DatasetError(f"there is no array to write to {path}")
+    with atomic_file(path) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, **arrays)
+
+
+def branch(tree: Tree, where: str, expected: str) -> dict[str, Tree]:
+    """Return ``tree`` when everything in it is a dictionary or a list. Raises DatasetError, which says what was ``expected``."""
+    found: dict[str, Tree] = {}
+    for key, below in tree.items():
+        if not isinstance(below, dict):
+            raise DatasetError(f"{where}/{key}: expected {expected}, got an array of shape {below.shape}")
+        found[key] = below
+    return found
+
+
+def array_of(tree: Tree, key: str, where: str) -> NDArray[Any]:
+    """Return the array ``key`` of a tree. Raises DatasetError when it is missing or a dictionary."""
+    below = tree.get(key)
+    if isinstance(below, np.ndarray):
+        return below
+    has = "it is a dictionary or a list" if key in tree else f"it has: {', '.join(tree) or 'nothing'}"
+    raise DatasetError(f"{where}: expected an array {key!r}; {has}")
