@@ -23,8 +23,16 @@ class KeypointError(DiffPoseEdgeError):
     """2D keypoints have the wrong shape, or values that no detector means."""
 
 
+class DatasetError(DiffPoseEdgeError):
+    """A data set file is not in the layout that it should have, or would need code to be run to be read."""
+
+
 class TimestepError(DiffPoseEdgeError):
     """The timesteps of the reverse process are not a decreasing sequence within the schedule."""
+
+
+class EvaluationError(DiffPoseEdgeError):
+    """An evaluation set is not in the layout that it should have."""
 
 
 class OutputError(DiffPoseEdgeError):
@@ -45,3 +53,7 @@ class VerificationError(DiffPoseEdgeError):
 
 class RuntimeClosed(DiffPoseEdgeError):
     """A runtime was used after ``close()``."""
+
+
+class TrainingError(DiffPoseEdgeError):
+    """A training cannot be started, or cannot go on from what is on disk."""

@@ -22,11 +22,13 @@ OPTIONAL = {
     "onnxruntime": Optional("onnxruntime", "cpu", "run bundles on the CPU"),
     "typer": Optional("typer", "cli", "the command line"),
     "rich": Optional("rich", "cli", "the command line"),
-    "torch": Optional("torch", "export", "export, verify and the PyTorch reference"),
+    "torch": Optional("torch", "export", "export, verify, training and the PyTorch reference"),
     "onnx": Optional("onnx", "export", "export and verify"),
     "onnxscript": Optional("onnxscript", "export", "export"),
-    "matplotlib": Optional("matplotlib", "report", "the demo's pictures"),
-    "PIL": Optional("pillow", "report", "the demo's pictures"),
+    "sklearn": Optional("scikit-learn", "train", "fit mixtures to samples"),
+    "matplotlib": Optional("matplotlib", "report", "pictures"),
+    "safetensors": Optional("safetensors", "train", "training, and reading what was trained"),
+    "PIL": Optional("pillow", "report", "pictures"),
 }
 
 
@@ -38,16 +40,16 @@ def is_installed(module: str) -> bool:
         return False
 
 
-def install_command(module: str) -> str:
-    """Return the pip command that brings an optional package."""
+def install_command(module: str, extra: str | None = None) -> str:
+    """Return the pip command that brings an optional package; ``extra``: the one to name instead of the package's usual one."""
     optional = OPTIONAL[module]
-    return f"pip install {optional.pip}   (or everything for it, in a checkout: pip install '.[{optional.extra}]')"
+    return f"pip install {optional.pip}   (or everything for it, in a checkout: pip install '.[{extra or optional.extra}]')"
 
 
-def require(*modules: str) -> None:
-    """Raise MissingPackage, naming the pip command, when one of the modules is not installed."""
+def require(*modules: str, extra: str | None = None) -> None:
+    """Raise MissingPackage, naming the pip command (see :func:`install_command`), when one of the modules is not installed."""
     for module in modules:
         if not is_installed(module):
             raise MissingPackage(
-                f"{OPTIONAL[module].purpose}: needs the package '{module}', which is not installed. Run: {install_command(module)}"
+                f"{OPTIONAL[module].purpose}: needs the package '{module}', which is not installed. Run: {install_command(module, extra)}"
             )
