@@ -4,6 +4,8 @@ from setuptools import setup
 
 SUB_PACKAGES = {
     "diffpose_edge.reference": "reference",
+    "diffpose_edge.reference.datasets": "reference/datasets",
+    "diffpose_edge.reference.training": "reference/training",
     "diffpose_edge.export": "export",
     "diffpose_edge.calibration": "calibration",
     "diffpose_edge.runtime": "runtime",

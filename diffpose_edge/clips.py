@@ -1,9 +1,10 @@
-"""The real clip that ships with the package."""
+"""What ships with the package: real clips (see diffpose_edge/data/README.md) and trained weights."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 
@@ -29,3 +30,19 @@ def street_walk() -> Clip:
     with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
         w, h = (float(size) for size in content["image_size"])
         return Clip(h36m17_from_mediapipe33(content["keypoints"], (w, h)), float(content["fps"]), (w, h))
+
+
+def mocap_clips_path() -> Path:
+    """Return the npz of motion capture clips that training draws from: arrays (frames, 17, 3), metres, z up."""
+    return Path(str(files("diffpose_edge") / "data" / "mocap_h36m17.npz"))
+
+
+def held_out_path() -> Path:
+    """Return the npz of the evaluation set that ships: clips that training never sees, by virtual cameras."""
+    return Path(str(files("diffpose_edge") / "data" / "held_out.npz"))
+
+
+def trained_pair(name: str) -> tuple[Path, Path]:
+    """Return the denoiser and the context encoder that ship, of the pair "frame" or "video"."""
+    folder = Path(str(files("diffpose_edge") / "weights" / name))
+    return folder / "denoiser.safetensors", folder / "context.safetensors"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from diffpose_edge.errors import CheckpointError, ExportError
+from diffpose_edge.person import CHANNELS
 
 # Bounds on what a bundle may ask for, far above any use: a manifest is checked against them before memory is allocated.
 MAX_BATCH = 65_536
@@ -29,16 +30,32 @@ def _check_heads(heads: int, width: int, what: str) -> None:
         )
 
 
+def _check_channels(channels: int) -> None:
+    if channels not in (2, CHANNELS):
+        raise CheckpointError(
+            f"expected a context encoder of 2 channels (u, v of the image) or {CHANNELS} (the person's frame), got {channels}"
+        )
+
+
 @dataclass(frozen=True)
 class GraphNetworkConfig:
-    """Size of a denoiser or of a frame context encoder: C = ``hidden`` features, ``layers`` layers, attention ``heads``."""
+    """Size of a denoiser or of a frame context encoder: C = ``hidden`` features, ``layers`` layers, attention ``heads``.
+
+    ``channels`` (encoders): numbers that it takes for each joint, 2 for u, v of the image, 6 for the person's frame.
+    ``condition`` (denoisers): width of the feature f_ST that it is conditioned on, 0 for none (released).
+    """
 
     hidden: int
     layers: int
     heads: int
+    channels: int = 2
+    condition: int = 0
 
     def __post_init__(self) -> None:
         _check_size(hidden=(self.hidden, MAX_WIDTH), layers=(self.layers, MAX_DEPTH))
+        _check_channels(self.channels)
+        if not 0 <= self.condition <= MAX_WIDTH:
+            raise CheckpointError(f"expected condition within 0..{MAX_WIDTH}, got {self.condition}")
         _check_heads(self.heads, self.hidden, "network")
 
 
@@ -51,8 +68,10 @@ class VideoConfig:
     depth: int
     heads: int
     mirror_average: bool = True
+    channels: int = 2
 
     def __post_init__(self) -> None:
+        _check_channels(self.channels)
         _check_size(frames=(self.frames, MAX_FRAMES), width=(self.width, MAX_WIDTH), depth=(self.depth, MAX_DEPTH))
         _check_heads(self.heads, self.width, "video encoder")
 

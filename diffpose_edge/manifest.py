@@ -22,12 +22,18 @@ from diffpose_edge.config import (
     GraphNetworkConfig,
     VideoConfig,
 )
+from diffpose_edge.distribution import START_CHANNELS, StartSpread, spread_from_record
 from diffpose_edge.errors import BundleError, DiffPoseEdgeError
 from diffpose_edge.schedule import checked_timesteps
+from diffpose_edge.skeleton import J
 
 FORMAT = "diffpose-edge-bundle"
-FORMAT_VERSION = 1
+# 1: released weights only. 2: says which process the denoiser was trained for.
+FORMAT_VERSION = 2
 ROLES = ("context", "step")
+KINDS = ("released", "distribution")
+PREDICTIONS = ("eps", "v")
+Shapes = dict[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,25 @@ class FileEntry:
     precision: str
     sha256: str
     bytes: int
+
+
+@dataclass(frozen=True)
+class Process:
+    """What the denoiser was trained for: the released process, or the paper's with a start distribution.
+
+    ``prediction`` is what the network predicts, "eps" or "v" (:func:`diffpose_edge.schedule.step_coefficients`); ``start``
+    the spread around the start's mean, for kind "distribution".
+    """
+
+    kind: str = "released"
+    prediction: str = "eps"
+    start: StartSpread | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS or self.prediction not in PREDICTIONS:
+            raise BundleError(f"expected a process of kind {KINDS} that predicts {PREDICTIONS}, got {self.kind!r} and {self.prediction!r}")
+        if (self.kind == "distribution") != (self.start is not None):
+            raise BundleError(f"a process of kind {self.kind!r} {'needs' if self.start is None else 'has no'} start spread")
 
 
 @dataclass(frozen=True)
@@ -56,6 +81,38 @@ class Manifest:
     files: Mapping[str, FileEntry]
     provenance: Mapping[str, Any] = field(default_factory=dict)
     verification: Mapping[str, Any] = field(default_factory=dict)
+    process: Process = Process()
+
+    def __post_init__(self) -> None:
+        conditioned, person = self.denoiser.condition > 0, self.context.channels != 2
+        if {conditioned, person} != {self.process.kind == "distribution"}:
+            raise BundleError(
+                f"a process of kind {self.process.kind!r} does not go with a denoiser conditioned on {self.denoiser.condition} features "
+                f"and a context encoder of {self.context.channels} channels"
+            )
+        if conditioned and self.denoiser.condition != self.feature_width:
+            raise BundleError(f"the denoiser takes a feature of width {self.denoiser.condition}, the encoder gives {self.feature_width}")
+
+    @property
+    def feature_width(self) -> int:
+        """Width C' of the context encoder's feature f_ST."""
+        return self.context.width if isinstance(self.context, VideoConfig) else self.context.hidden
+
+    @property
+    def context_io(self) -> tuple[Shapes, Shapes]:
+        """Names and shapes of the context graph's inputs and outputs."""
+        places = self.shape.uv[:-1]
+        if self.process.kind == "released":
+            return {"uv": self.shape.uv}, {"xyz": self.shape.xyz}
+        return {"observation": (*places, self.context.channels)}, {"xyz": self.shape.xyz, "feature": (*places, self.feature_width)}
+
+    @property
+    def step_io(self) -> tuple[Shapes, Shapes]:
+        """Names and shapes of the step graph's inputs and outputs."""
+        inputs: Shapes = {"x": self.shape.state, "timestep": (1,), "coefficients": (2,)}
+        if self.process.kind == "distribution":
+            inputs |= {"feature": (self.shape.P, J, self.feature_width), "start": (*self.shape.state[:-1], START_CHANNELS)}
+        return inputs, {"x_next": self.shape.state}
 
     @property
     def T(self) -> int:
@@ -83,6 +140,11 @@ class Manifest:
             "format_version": FORMAT_VERSION,
             "model": {"denoiser": asdict(self.denoiser), "context": {"kind": kind, **asdict(self.context)}},
             "shapes": asdict(self.shape),
+            "process": {
+                "kind": self.process.kind,
+                "prediction": self.process.prediction,
+                **({"start": self.process.start.as_record()} if self.process.start else {}),
+            },
             "schedule": {"timesteps": list(self.timesteps), "alpha_bar": list(self.alpha_bar)},
             "files": {name: asdict(entry) for name, entry in self.files.items()},
             "provenance": dict(self.provenance),
@@ -107,7 +169,7 @@ def manifest_from_json(text: str) -> Manifest:
             f"Update diffpose-edge, or export the bundle with this version"
         )
     try:
-        return _manifest(root)
+        return _manifest(root, version)
     except BundleError:
         raise
     except DiffPoseEdgeError as err:
@@ -151,14 +213,14 @@ class _Fields:
         return _Fields(self.get(key, dict), f"{self.path}: {key}")
 
 
-def _manifest(root: _Fields) -> Manifest:
+def _manifest(root: _Fields, version: int) -> Manifest:
     model = root.fields("model")
-    denoiser = _graph_network(model.fields("denoiser"))
+    denoiser = _graph_network(model.fields("denoiser"), version)
     context_fields = model.fields("context")
     kind = context_fields.get("kind", str)
     context: ContextConfig
     if kind == "frame":
-        context = _graph_network(context_fields)
+        context = _graph_network(context_fields, version)
     elif kind == "video":
         context = VideoConfig(
             frames=context_fields.whole("frames", 2, MAX_FRAMES),
@@ -166,6 +228,7 @@ def _manifest(root: _Fields) -> Manifest:
             depth=context_fields.whole("depth", 1, MAX_DEPTH),
             heads=context_fields.whole("heads", 1, MAX_WIDTH),
             mirror_average=context_fields.get("mirror_average", bool),
+            channels=context_fields.whole("channels", 1, MAX_WIDTH) if version > 1 else 2,
         )
     else:
         raise BundleError(f"manifest.json: the context encoder is of kind {kind!r}; expected 'frame' or 'video'")
@@ -177,15 +240,24 @@ def _manifest(root: _Fields) -> Manifest:
     alpha_bar = _alpha_bar(schedule.get("alpha_bar", list))
     timesteps = checked_timesteps(schedule.get("timesteps", list), len(alpha_bar))
     files = {name: _file_entry(name, _Fields(entry, f"manifest.json: files: {name}")) for name, entry in root.get("files", dict).items()}
-    return Manifest(denoiser, context, shape, alpha_bar, timesteps, files, root.get("provenance", dict), root.get("verification", dict))
+    records = root.get("provenance", dict), root.get("verification", dict)
+    process = _process(root.fields("process")) if version > 1 else Process()
+    return Manifest(denoiser, context, shape, alpha_bar, timesteps, files, *records, process)
 
 
-def _graph_network(fields: _Fields) -> GraphNetworkConfig:
+def _graph_network(fields: _Fields, version: int) -> GraphNetworkConfig:
     return GraphNetworkConfig(
         hidden=fields.whole("hidden", 1, MAX_WIDTH),
         layers=fields.whole("layers", 1, MAX_DEPTH),
         heads=fields.whole("heads", 1, MAX_WIDTH),
+        channels=fields.whole("channels", 1, MAX_WIDTH) if version > 1 else 2,
+        condition=fields.whole("condition", 0, MAX_WIDTH) if version > 1 else 0,
     )
+
+
+def _process(fields: _Fields) -> Process:
+    start = spread_from_record(fields.get("start", dict)) if "start" in fields.content else None
+    return Process(fields.get("kind", str), fields.get("prediction", str), start)
 
 
 def _alpha_bar(values: list[Any]) -> tuple[float, ...]:

@@ -90,3 +90,42 @@ def ddim_coefficients(alpha_bar: NDArray[np.float64], timesteps: Sequence[int]) 
     c0 = np.sqrt(a_s / a_t)
     c1 = np.sqrt(1.0 - a_s) - c0 * np.sqrt(1.0 - a_t)
     return np.stack([c0, c1], axis=1).astype(np.float32)
+
+
+def cosine_alpha_bar(T: int = 50) -> NDArray[np.float64]:
+    """Return a schedule that ends in pure noise, shape (T,): a_t = cos^2(pi/2 (t + 1)/(T + 1)).
+
+    a_0 is nearly 1 and a_{T-1} about (pi / (2 T + 2))^2: 0.001 for T = 50. After Nichol & Dhariwal, *Improved Denoising
+    Diffusion Probabilistic Models* (ICML 2021), without their offset.
+    """
+    if T < 1:
+        raise TimestepError(f"expected a schedule of at least one timestep, got T={T}")
+    return np.square(np.cos(0.5 * np.pi * np.arange(1, T + 1) / (T + 1)))
+
+
+def trailing_timesteps(T: int, K: int) -> tuple[int, ...]:
+    """Return K timesteps spread evenly over the schedule and ending in its last one, largest first.
+
+    A start of pure noise must be taken at the noisiest timestep: T - 1 is always among them. (50, 5) gives
+    (49, 39, 29, 19, 9). Source: Lin et al., *Common Diffusion Noise Schedules and Sample Steps are Flawed* (WACV 2024).
+    """
+    if not 1 <= K <= T:
+        raise TimestepError(f"expected 1 <= K <= T steps, got K={K} and T={T}; choose fewer steps or a longer schedule")
+    return tuple(round(T - i * T / K) - 1 for i in range(K))
+
+
+def step_coefficients(alpha_bar: NDArray[np.float64], timesteps: Sequence[int], prediction: str = "eps") -> NDArray[np.float32]:
+    """Return the affine DDIM update x_s = c0 x_t + c1 out for a network that predicts ``eps`` or ``v``, shape (K, 2).
+
+    v = sqrt(a_t) eps - sqrt(1 - a_t) x0 (Salimans & Ho, *Progressive Distillation*, ICLR 2022): with it x0 is
+    sqrt(a_t) x_t - sqrt(1 - a_t) v, which stays well-conditioned where a_t is near 0 and epsilon says nothing about x0.
+    Raises TimestepError.
+    """
+    if prediction == "eps":
+        return ddim_coefficients(alpha_bar, timesteps)
+    steps = checked_timesteps(timesteps, len(alpha_bar))
+    a_t = np.asarray(alpha_bar, np.float64)[list(steps)]
+    a_s = np.append(a_t[1:], 1.0)
+    c0 = np.sqrt(a_s * a_t) + np.sqrt((1.0 - a_s) * (1.0 - a_t))
+    c1 = np.sqrt((1.0 - a_s) * a_t) - np.sqrt(a_s * (1.0 - a_t))
+    return np.stack([c0, c1], axis=1).astype(np.float32)

@@ -1,4 +1,4 @@
-"""From released checkpoints to a bundle on disk."""
+"""From checkpoints, released or trained here, to a bundle on disk."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from diffpose_edge.comparison import Comparison
 from diffpose_edge.config import BatchShape, VideoConfig
 from diffpose_edge.errors import CheckpointError
 from diffpose_edge.export.graphs import proved_graphs
-from diffpose_edge.manifest import Manifest
-from diffpose_edge.reference.released import load_released
-from diffpose_edge.schedule import RELEASED_TIMESTEPS, checked_timesteps
+from diffpose_edge.manifest import Manifest, Process
+from diffpose_edge.reference.released import ReleasedDiffPose, load_released
+from diffpose_edge.reference.trained import ConditionedDiffPose, load_conditioned
+from diffpose_edge.schedule import RELEASED_TIMESTEPS, checked_timesteps, trailing_timesteps
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ def export_bundle(
     mirror_average: bool = True,
     persons: int = 1,
     samples: int = 5,
-    timesteps: Sequence[int] = RELEASED_TIMESTEPS,
+    timesteps: Sequence[int] | None = None,
     replace_existing: bool = False,
     note: str = "",
     progress: Callable[[str], None] = lambda stage: None,
@@ -53,8 +54,8 @@ def export_bundle(
     """
     check_target(out, replace_existing=replace_existing)
     progress("reading checkpoints")
-    model = load_released(denoiser, context, heads, video_heads=video_heads, mirror_average=mirror_average)
-    steps = checked_timesteps(timesteps, len(model.alpha_bar))
+    model = load_pair(denoiser, context, heads, video_heads=video_heads, mirror_average=mirror_average)
+    steps = default_timesteps(model) if timesteps is None else checked_timesteps(timesteps, len(model.alpha_bar))
     config = model.context_config
     shape = BatchShape(persons, samples, config.frames if isinstance(config, VideoConfig) else 1)
     progress("tracing the context encoder and the denoiser step, checking both against PyTorch")
@@ -81,6 +82,7 @@ def export_bundle(
             role: {"layers": len(graph.comparisons), "largest_relative_error": max(c.relative for c in graph.comparisons)}
             for role, graph in graphs.items()
         },
+        process=process_of(model),
     )
     contents = {f"{role}.fp32.onnx": (role, "fp32", graph.content) for role, graph in graphs.items()}
     bundle = save_bundle(out, manifest, contents, replace_existing=replace_existing)
@@ -89,6 +91,35 @@ def export_bundle(
         tuple(c for graph in graphs.values() for c in graph.comparisons),
         tuple(w for graph in graphs.values() for w in graph.traced.warnings),
     )
+
+
+def load_pair(
+    denoiser: str | Path, context: str | Path, heads: int = 4, *, video_heads: int = 8, mirror_average: bool = True
+) -> ReleasedDiffPose | ConditionedDiffPose:
+    """Load a pair of checkpoints: safetensors files are ours and carry their sizes, all others are in the released form.
+
+    Raises CheckpointError.
+    """
+    ours = [Path(path).suffix == ".safetensors" for path in (denoiser, context)]
+    if all(ours):
+        return load_conditioned(denoiser, context)
+    if any(ours):
+        raise CheckpointError(
+            f"{denoiser} and {context} are not a pair: one is a safetensors file of 'train', the other a released checkpoint"
+        )
+    return load_released(denoiser, context, heads, video_heads=video_heads, mirror_average=mirror_average)
+
+
+def default_timesteps(model: ReleasedDiffPose | ConditionedDiffPose) -> tuple[int, ...]:
+    """Return the timesteps that a bundle walks when nothing else is asked: the released two, or the paper's five of 50."""
+    if isinstance(model, ReleasedDiffPose):
+        return RELEASED_TIMESTEPS
+    return trailing_timesteps(len(model.alpha_bar), min(5, len(model.alpha_bar)))
+
+
+def process_of(model: ReleasedDiffPose | ConditionedDiffPose) -> Process:
+    """Return what a manifest says of the model's process."""
+    return Process() if isinstance(model, ReleasedDiffPose) else Process("distribution", model.prediction, model.spread)
 
 
 def _origin(path: str | Path) -> dict[str, str]:

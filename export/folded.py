@@ -23,6 +23,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from diffpose_edge.distribution import START_CHANNELS
 from diffpose_edge.reference.graph_networks import Denoiser, FrameEncoder
 from diffpose_edge.reference.layers import AttentionBlock, ChebConv, GraphBlock, LearnedAdjacency, ReleasedLayerNorm, SelfAttention
 from diffpose_edge.skeleton import J, chebyshev_stack
@@ -197,15 +198,17 @@ class FoldedTrunk(_Constants):
         self.input = MixThenProject(network.gconv_input)
         self.layers = nn.ModuleList(FoldedLayer(a, g) for a, g in zip(network.atten_layers, network.gconv_layers, strict=True))
 
-    def forward(self, x: Tensor, step_biases: Sequence[Tensor] | None = None) -> list[Tensor]:
+    def forward(self, x: Tensor, step_biases: Sequence[Tensor] | None = None, condition: Tensor | None = None) -> list[Tensor]:
         taps = [self.input(x)]
+        h = taps[0] if condition is None else taps[0] + condition
         for i, layer in enumerate(self.layers):
-            taps += layer(taps[-1], None if step_biases is None else step_biases[i])
+            taps += layer(h, None if step_biases is None else step_biases[i])
+            h = taps[-1]
         return taps
 
 
 class FoldedFrameEncoder(_Constants):
-    """uv (P, 17, 2) → xyz (P, 17, 3), followed by the taps."""
+    """uv (P, 17, 2), or the observation (P, 17, 6), → xyz (P, 17, 3), followed by the taps; the last one is f_ST."""
 
     def __init__(self, encoder: FrameEncoder):
         super().__init__()
@@ -217,8 +220,36 @@ class FoldedFrameEncoder(_Constants):
         return (self.output(taps[-1]), *taps)
 
 
+class Condition(_Constants):
+    """The projection of f_ST (P, 17, C') and of the samples' starts (P N, 17, 10) to (P N, 17, C).
+
+    f_ST is projected once for each person and then repeated for the samples.
+    """
+
+    w_feature: Tensor
+    w_start: Tensor
+    bias: Tensor
+
+    def __init__(self, condition: nn.Linear, samples: int):
+        super().__init__()
+        weight = _double(condition.weight).T
+        width = weight.shape[0] - START_CHANNELS
+        self.samples = samples
+        self.hold("w_feature", weight[:width])
+        self.hold("w_start", weight[width:])
+        self.hold("bias", _double(condition.bias))
+
+    def forward(self, feature: Tensor, start: Tensor) -> Tensor:
+        told = torch.matmul(feature, self.w_feature) + self.bias
+        persons, _, c = told.shape
+        told = told.unsqueeze(1).expand(persons, self.samples, J, c).reshape(persons * self.samples, J, c)
+        return told + torch.matmul(start, self.w_start)
+
+
 class FoldedStep(_Constants):
     """One DDIM step: x (P N, 17, 5), timestep (1,), coefficients (2,) → x_next, followed by eps and the taps.
+
+    A conditioned denoiser also takes feature (P, 17, C') and start (P N, 17, 10); ``samples`` is N.
 
     x_next = c0 x + c1 eps (x, timestep); see :func:`diffpose_edge.schedule.ddim_coefficients`. The timestep is a float32
     that holds a whole number: TensorRT's handling of int64 inputs differs between versions.
@@ -226,16 +257,24 @@ class FoldedStep(_Constants):
 
     step_table: Tensor
 
-    def __init__(self, denoiser: Denoiser, T: int):
+    def __init__(self, denoiser: Denoiser, T: int, samples: int = 1):
         super().__init__()
         self.hidden = denoiser.hidden
+        self.condition = Condition(denoiser.condition, samples) if denoiser.condition_width else None
         self.trunk = FoldedTrunk(denoiser)
         self.output = ProjectThenMix(denoiser.gconv_output)
         self.hold("step_table", step_bias_table(denoiser, T))
 
-    def forward(self, x: Tensor, timestep: Tensor, coefficients: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        self, x: Tensor, timestep: Tensor, coefficients: Tensor, feature: Tensor | None = None, start: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
         row = self.step_table.index_select(0, timestep.to(torch.int64))
-        taps = self.trunk(x, row.split(self.hidden, dim=-1))
+        condition = None
+        if self.condition is not None:
+            assert feature is not None
+            assert start is not None
+            condition = self.condition(feature, start)
+        taps = self.trunk(x, row.split(self.hidden, dim=-1), condition)
         eps = self.output(taps[-1])
         c0, c1 = coefficients.split(1)
         return (c0 * x + c1 * eps, eps, *taps)

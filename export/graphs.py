@@ -14,17 +14,22 @@ from torch import Tensor, nn
 
 from diffpose_edge.comparison import Comparison, compare_relative
 from diffpose_edge.config import BatchShape
+from diffpose_edge.distribution import START_CHANNELS
 from diffpose_edge.errors import VerificationError
 from diffpose_edge.export.folded import FoldedFrameEncoder, FoldedStep, tap_names
 from diffpose_edge.export.trace import TracedGraph, onnx_from_module, with_taps_as_outputs
+from diffpose_edge.reference.diffusion import clean_of
 from diffpose_edge.reference.graph_networks import FrameEncoder
 from diffpose_edge.reference.mixste import MirrorAverage, MixSTE
 from diffpose_edge.reference.released import ReleasedDiffPose
 from diffpose_edge.reference.taps import block_names, outputs_with_taps
-from diffpose_edge.schedule import ddim_coefficients
+from diffpose_edge.reference.trained import ConditionedDiffPose
+from diffpose_edge.schedule import step_coefficients
+from diffpose_edge.skeleton import J
 from diffpose_edge.tolerances import FP32_LAYER_REL, FP32_VIDEO_LAYER_REL
 
 Array = NDArray[Any]
+DiffPose = ReleasedDiffPose | ConditionedDiffPose
 
 # The timesteps at which a step graph is checked when nothing else is asked: both ends of the schedule and the released ones.
 CHECKED_TIMESTEPS = (0, 1, 12)
@@ -60,9 +65,52 @@ class _VideoWithTaps(nn.Module):
         return (self.encoder.average(video.head_of(blocks[-1])), *blocks)
 
 
-def context_graph(model: ReleasedDiffPose, shape: BatchShape) -> TracedGraph:
-    """Trace the context encoder: uv (P, 17, 2) → xyz (P, 17, 3); video: (P, F, 17, 2) → (P, F, 17, 3)."""
+class _FrameWithFeature(nn.Module):
+    """A folded frame encoder that gives xyz, f_ST and then the other layers' outputs: f_ST is the last of them."""
+
+    def __init__(self, encoder: FrameEncoder):
+        super().__init__()
+        self.folded = FoldedFrameEncoder(encoder)
+
+    def forward(self, observation: Tensor) -> tuple[Tensor, ...]:
+        xyz, *taps = self.folded(observation)
+        return (xyz, taps[-1], *taps[:-1])
+
+
+class _VideoWithFeature(nn.Module):
+    """A MixSTE that gives xyz, f_ST and then its blocks' outputs."""
+
+    def __init__(self, encoder: MixSTE):
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, observation: Tensor) -> tuple[Tensor, ...]:
+        blocks = self.encoder.blocks(observation)
+        feature = self.encoder.feature_of(blocks[-1])
+        return (self.encoder.head(feature), feature.contiguous(), *blocks)
+
+
+def context_taps(network: nn.Module, conditioned: bool) -> list[str]:
+    """Return the names of the layer outputs inside a context graph."""
+    if isinstance(network, FrameEncoder):
+        # Of a conditioned pair the last layer's output is not inside the graph: it is the output "feature".
+        return tap_names(network.layers)[: -1 if conditioned else None]
+    video = network.encoder if isinstance(network, MirrorAverage) else network
+    assert isinstance(video, MixSTE)
+    return block_names(video.depth)
+
+
+def context_graph(model: DiffPose, shape: BatchShape) -> TracedGraph:
+    """Trace the context encoder: uv (P, 17, 2) → xyz (P, 17, 3); video: (P, F, 17, 2) → (P, F, 17, 3).
+
+    That of a conditioned pair takes the observation (P, 17, 6) and gives xyz and feature (P, 17, C').
+    """
     network = model.context_network
+    if isinstance(model, ConditionedDiffPose):
+        assert isinstance(network, FrameEncoder | MixSTE)
+        inputs = {"observation": torch.zeros((*shape.uv[:-1], network.channels))}
+        module = _FrameWithFeature(network) if isinstance(network, FrameEncoder) else _VideoWithFeature(network)
+        return onnx_from_module(module, inputs, ["xyz", "feature"], context_taps(network, True), "context")
     inputs = {"uv": torch.zeros(shape.uv)}
     if isinstance(network, FrameEncoder):
         return onnx_from_module(FoldedFrameEncoder(network), inputs, ["xyz"], tap_names(network.layers), "context")
@@ -72,10 +120,16 @@ def context_graph(model: ReleasedDiffPose, shape: BatchShape) -> TracedGraph:
     return onnx_from_module(_VideoWithTaps(network), inputs, ["xyz"], block_names(video.depth), "context")
 
 
-def step_graph(model: ReleasedDiffPose, shape: BatchShape) -> TracedGraph:
-    """Trace one denoiser step with the DDIM update in it: x (P N, 17, 5), timestep (1,), coefficients (2,) → x_next."""
-    folded = FoldedStep(model.denoiser_network, len(model.alpha_bar))
+def step_graph(model: DiffPose, shape: BatchShape) -> TracedGraph:
+    """Trace one denoiser step with the DDIM update in it: x (P N, 17, 5), timestep (1,), coefficients (2,) → x_next.
+
+    That of a conditioned denoiser also takes feature (P, 17, C') and start (P N, 17, 10).
+    """
+    folded = FoldedStep(model.denoiser_network, len(model.alpha_bar), shape.N)
     inputs = {"x": torch.zeros(shape.state), "timestep": torch.zeros(1), "coefficients": torch.zeros(2)}
+    if model.denoiser_network.condition_width:
+        inputs["feature"] = torch.zeros(shape.P, J, model.denoiser_network.condition_width)
+        inputs["start"] = torch.zeros((*shape.state[:-1], START_CHANNELS))
     taps = [*tap_names(model.denoiser_network.layers), "eps"]
     # The taps follow the output in the order in which FoldedStep returns them: eps comes first there.
     return onnx_from_module(folded, inputs, ["x_next"], [taps[-1], *taps[:-1]], "step")
@@ -89,60 +143,82 @@ def session_of(model: onnx.ModelProto, taps: tuple[str, ...] = ()) -> ort.Infere
     return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
+def input_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of a graph's inputs by name, in their order."""
+    return {value.name: tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim) for value in model.graph.input}
+
+
 def run_graph(session: ort.InferenceSession, inputs: dict[str, Array]) -> dict[str, Array]:
     """Run a session and return its outputs by name."""
     names = [output.name for output in session.get_outputs()]
     return dict(zip(names, session.run(names, inputs), strict=True))
 
 
-def compare_context(model: ReleasedDiffPose, graph: onnx.ModelProto, taps: tuple[str, ...], uv: Array) -> list[Comparison]:
-    """Compare every layer output and the result of a context graph with PyTorch, on uv of the graph's own shape."""
-    expected, layers = outputs_with_taps(model.context_network, torch.from_numpy(uv))
-    actual = run_graph(session_of(graph, taps), {"uv": uv})
-    budget = FP32_LAYER_REL if uv.ndim == 3 else FP32_VIDEO_LAYER_REL
+def compare_context(model: DiffPose, graph: onnx.ModelProto, taps: tuple[str, ...], observation: Array) -> list[Comparison]:
+    """Compare every layer output and the results of a context graph with PyTorch.
+
+    ``observation`` has the graph's own input shape: u, v for a released pair, 6 channels for a conditioned one.
+    """
+    network = model.context_network
+    expected, layers = outputs_with_taps(network, torch.from_numpy(observation))
     pairs = {**{name: layers[name].numpy() for name in taps}, "xyz": expected.numpy()}
+    if isinstance(model, ConditionedDiffPose):
+        pairs["feature"] = model.context_and_feature(torch.from_numpy(observation))[1].numpy()
+    actual = run_graph(session_of(graph, taps), {graph.graph.input[0].name: observation})
+    budget = FP32_LAYER_REL if observation.ndim == 3 else FP32_VIDEO_LAYER_REL
     return [compare_relative(f"context {name}", actual[name], value, budget) for name, value in pairs.items()]
 
 
 def compare_step(
-    model: ReleasedDiffPose,
+    model: DiffPose,
     graph: onnx.ModelProto,
     taps: tuple[str, ...],
     x: Array,
     timesteps: tuple[int, ...] = CHECKED_TIMESTEPS,
+    feature: Array | None = None,
+    start: Array | None = None,
 ) -> list[Comparison]:
-    """Compare every layer output, epsilon and the updated state of a step graph with PyTorch, at each timestep.
+    """Compare every layer output, the prediction and the updated state of a step graph with PyTorch, at each timestep.
 
-    x has the graph's own shape (P N, 17, 5). The update is taken from each timestep straight to the clean pose.
+    x has the graph's own shape (P N, 17, 5); so have feature (P, 17, C') and start (P N, 17, 10), for a conditioned
+    denoiser. The update is taken from each timestep straight to the clean pose.
     """
     comparisons = []
     session = session_of(graph, taps)
     state = torch.from_numpy(x)
+    told: dict[str, Array] = {} if feature is None or start is None else {"feature": feature, "start": start}
+    if feature is not None and start is not None:
+        per_sample = torch.from_numpy(feature).repeat_interleave(len(x) // len(feature), dim=0)
+        arguments: tuple[Tensor, ...] = (per_sample, torch.from_numpy(start))
+    else:
+        arguments = ()
     for t in timesteps:
-        eps, layers = outputs_with_taps(model.denoiser_network, state, t)
-        coefficients = ddim_coefficients(model.alpha_bar, (t,))[0]
-        inputs = {"x": x, "timestep": np.array([t], np.float32), "coefficients": coefficients}
+        eps, layers = outputs_with_taps(model.denoiser_network, state, t, *arguments)
+        coefficients = step_coefficients(model.alpha_bar, (t,), model.prediction)[0]
+        inputs = {"x": x, "timestep": np.array([t], np.float32), "coefficients": coefficients, **told}
         actual = run_graph(session, inputs)
-        a_t = float(model.alpha_bar[t])
-        x_next = (state - (1.0 - a_t) ** 0.5 * eps) / a_t**0.5
+        x_next = clean_of(state, eps, float(model.alpha_bar[t]), model.prediction)
         expected = {**{n: layers[n].numpy() for n in taps if n != "eps"}, "eps": eps.numpy(), "x_next": x_next.numpy()}
         comparisons += [compare_relative(f"step t={t} {n}", actual[n], v, FP32_LAYER_REL) for n, v in expected.items()]
     return comparisons
 
 
-def proved_graphs(model: ReleasedDiffPose, shape: BatchShape, seed: int = 0) -> dict[str, ProvedGraph]:
+def proved_graphs(model: DiffPose, shape: BatchShape, seed: int = 0) -> dict[str, ProvedGraph]:
     """Trace both graphs and hold each against PyTorch in ONNX Runtime; returns them by role.
 
     Raises VerificationError, naming the first layer that is off, when a graph does not reproduce PyTorch.
     """
     rng = np.random.default_rng(seed)
-    uv = rng.uniform(-1.0, 1.0, shape.uv).astype(np.float32)
-    x = rng.normal(0.0, 0.5, shape.state).astype(np.float32)
     context, step = context_graph(model, shape), step_graph(model, shape)
+    (observed,), step_shapes = (input_shapes(graph.model).values() for graph in (context, step))
+    observation = rng.uniform(-1.0, 1.0, observed).astype(np.float32)
+    x = rng.normal(0.0, 0.5, shape.state).astype(np.float32)
+    # After x, timestep and coefficients: feature and start, if the step takes them.
+    conditions = [rng.normal(0.0, 1.0, size).astype(np.float32) for size in list(step_shapes)[3:]]
     timesteps = (*CHECKED_TIMESTEPS, len(model.alpha_bar) - 1)
     return {
-        "context": _proved("context", context, compare_context(model, context.model, context.taps, uv)),
-        "step": _proved("step", step, compare_step(model, step.model, step.taps, x, timesteps)),
+        "context": _proved("context", context, compare_context(model, context.model, context.taps, observation)),
+        "step": _proved("step", step, compare_step(model, step.model, step.taps, x, timesteps, *conditions)),
     }
 
 

@@ -9,20 +9,20 @@ from typing import Any
 
 import numpy as np
 import onnx
-import torch
 from numpy.typing import NDArray
 
 from diffpose_edge.bundle import Bundle, load_bundle, sha256_of
 from diffpose_edge.comparison import Comparison, compare_poses, compare_relative
 from diffpose_edge.config import VideoConfig
 from diffpose_edge.errors import BundleError, KeypointError
+from diffpose_edge.export.bundle_export import load_pair
 from diffpose_edge.export.folded import tap_names
-from diffpose_edge.export.graphs import compare_context, compare_step
+from diffpose_edge.export.graphs import DiffPose, compare_context, compare_step, context_taps
+from diffpose_edge.export.reference_run import expected_run
 from diffpose_edge.keypoints import Keypoints
-from diffpose_edge.reference.released import ReleasedDiffPose, load_released, pose_of
-from diffpose_edge.reference.taps import block_names
+from diffpose_edge.reference.trained import ConditionedDiffPose
 from diffpose_edge.runtime import PoseRuntime
-from diffpose_edge.runtime.start import LEAST_OBSERVED, fill_missing
+from diffpose_edge.runtime.start import LEAST_OBSERVED
 from diffpose_edge.schedule import checked_timesteps
 from diffpose_edge.tolerances import FP32_STATE_REL, pose_budget_mm
 
@@ -32,6 +32,8 @@ Array = NDArray[Any]
 # still seconds at full size.
 MOST_FRAMES = 64
 MOST_LAYER_TIMESTEPS = 4
+# Of the starts' draws; any other does as well.
+SEED = 0
 
 
 @dataclass(frozen=True)
@@ -71,10 +73,10 @@ def verify_bundle(
     timesteps: Sequence[int] | None = None,
     progress: Callable[[str], None] = lambda stage: None,
 ) -> VerificationReport:
-    """Compare a bundle, run by the runtime in ``released`` mode, with PyTorch on real keypoints (frames, 17, 2).
+    """Compare a bundle, run by the runtime in its default mode, with PyTorch on real keypoints (frames, 17, 2).
 
     Frames in which too few joints were seen are left out; up to 64 of the others, evenly spread, are used (for a video
-    bundle: the first window). Both sides get the same keypoints, unseen joints filled in.
+    bundle: the first window). Both sides get the same keypoints and the same draws.
 
     Raises BundleError when the checkpoints are of another size than the bundle, CheckpointError, KeypointError,
     TimestepError.
@@ -84,43 +86,43 @@ def verify_bundle(
     steps = manifest.timesteps if timesteps is None else checked_timesteps(timesteps, manifest.T)
     progress("loading the PyTorch reference")
     model = _reference(loaded, denoiser, context)
-    uv = _frames_to_compare(keypoints, manifest.shape.F)
+    clip = _frames_to_compare(keypoints, manifest.shape.F)
 
-    with torch.no_grad():
-        windows = torch.from_numpy(uv) if manifest.shape.F == 1 else torch.from_numpy(uv)[None]
-        xyz = model.context(windows).reshape(-1, 17, 3)
-        progress(f"PyTorch: {len(steps)} steps on {len(uv)} frames")
-        expected = model.sample(torch.from_numpy(uv), steps, xyz)
+    progress(f"runtime: {len(steps)} steps on {len(clip)} frames")
+    with PoseRuntime.load(loaded) as runtime:
+        estimates = list(runtime.estimate_clip(clip, SEED, timesteps=steps, trace=True))
+    trajectory = np.concatenate([e.trajectory for e in estimates if e.trajectory is not None], axis=1)
+    joints = np.concatenate([e.joints for e in estimates])
+
+    progress(f"PyTorch: {len(steps)} steps on {len(clip)} frames")
+    expected = expected_run(model, clip, steps, manifest.shape)
 
     progress("comparing the context graph layer by layer")
     graph = onnx.load_model_from_string(loaded.read("context"))
-    sections = {"context graph": tuple(compare_context(model, graph, _context_taps(loaded), _batch(uv, manifest.shape.uv)))}
+    observed = _batch(expected.observation, next(iter(manifest.context_io[0].values())))
+    taps = tuple(context_taps(model.context_network, isinstance(model, ConditionedDiffPose)))
+    sections = {"context graph": tuple(compare_context(model, graph, taps, observed))}
 
     progress("comparing the step graph layer by layer")
     graph = onnx.load_model_from_string(loaded.read("step"))
     taps = ("eps", *tap_names(manifest.denoiser.layers))
     chosen = tuple(dict.fromkeys(steps[i] for i in np.linspace(0, len(steps) - 1, MOST_LAYER_TIMESTEPS).round().astype(int)))
-    x = _batch(expected[0].numpy(), manifest.shape.state)
-    sections["step graph"] = tuple(compare_step(model, graph, taps, x, chosen))
+    shapes = manifest.step_io[0]
+    told = [_batch(rows, shapes[name]) for name, rows in expected.told.items()]
+    x = _batch(expected.network_states[0], manifest.shape.state)
+    sections["step graph"] = tuple(compare_step(model, graph, taps, x, chosen, *told))
 
-    progress(f"runtime: {len(steps)} steps on {len(uv)} frames")
-    clip = Keypoints(uv, np.ones(uv.shape[:2], np.float32))
-    with PoseRuntime.load(loaded) as runtime:
-        estimates = list(runtime.estimate_clip(clip, timesteps=steps, trace=True))
-    trajectory = np.concatenate([e.trajectory for e in estimates if e.trajectory is not None], axis=1)
-    joints = np.concatenate([e.joints for e in estimates])
     names = ["start", *(f"after t={t}" for t in steps)]
-    per_sample = np.broadcast_to(expected.numpy()[:, :, None], trajectory.shape)
-    sections["steps"] = tuple(compare_relative(name, trajectory[k], per_sample[k], FP32_STATE_REL) for k, name in enumerate(names))
-    pose = pose_of(expected[-1]).numpy()
-    sections["pose"] = (compare_poses("joints", joints, pose, pose_budget_mm(float(np.abs(pose).max()))),)
-    return VerificationReport(sections, len(uv), steps, _same_checkpoints(loaded, denoiser, context))
+    sections["steps"] = tuple(compare_relative(name, trajectory[k], expected.trajectory[k], FP32_STATE_REL) for k, name in enumerate(names))
+    largest = float(np.abs(expected.joints).max())
+    sections["pose"] = (compare_poses("joints", joints, expected.joints, pose_budget_mm(largest)),)
+    return VerificationReport(sections, len(clip), steps, _same_checkpoints(loaded, denoiser, context))
 
 
-def _reference(bundle: Bundle, denoiser: str | Path, context: str | Path) -> ReleasedDiffPose:
+def _reference(bundle: Bundle, denoiser: str | Path, context: str | Path) -> DiffPose:
     manifest = bundle.manifest
     video = manifest.context if isinstance(manifest.context, VideoConfig) else None
-    model = load_released(
+    model = load_pair(
         denoiser,
         context,
         manifest.denoiser.heads,
@@ -139,7 +141,7 @@ def _reference(bundle: Bundle, denoiser: str | Path, context: str | Path) -> Rel
     return model
 
 
-def _frames_to_compare(keypoints: Keypoints, F: int) -> Array:
+def _frames_to_compare(keypoints: Keypoints, F: int) -> Keypoints:
     observed = keypoints.confidence > 0
     usable = np.flatnonzero(observed.sum(axis=-1) >= LEAST_OBSERVED)
     if len(usable) == 0:
@@ -148,17 +150,12 @@ def _frames_to_compare(keypoints: Keypoints, F: int) -> Array:
         usable = np.resize(usable, F)
     elif len(usable) > MOST_FRAMES:
         usable = usable[np.linspace(0, len(usable) - 1, MOST_FRAMES).round().astype(int)]
-    return fill_missing(keypoints.uv[usable], observed[usable])
+    return Keypoints(keypoints.uv[usable], keypoints.confidence[usable])
 
 
 def _batch(rows: Array, shape: tuple[int, ...]) -> Array:
     """Repeat or cut rows (…, 17, C) to a graph's fixed input shape."""
     return np.resize(rows, shape).astype(np.float32)
-
-
-def _context_taps(bundle: Bundle) -> tuple[str, ...]:
-    context = bundle.manifest.context
-    return tuple(block_names(context.depth) if isinstance(context, VideoConfig) else tap_names(context.layers))
 
 
 def _same_checkpoints(bundle: Bundle, denoiser: str | Path, context: str | Path) -> bool:

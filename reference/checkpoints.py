@@ -3,6 +3,9 @@
 Denoiser and frame encoder: a list ``[state_dict, optimiser, epoch, step, ema]`` whose keys begin with ``module.``; the
 raw weights (entry 0) are the ones to load. MixSTE: a dict with ``model_pos``. A bare state dict is read too. Files are
 opened with ``weights_only=True``: nothing in them is executed.
+
+Networks of our own training, encoders of 6 channels and conditioned denoisers, fit into these forms too: their tensors
+tell. What a conditioned denoiser was trained with (schedule, start, what it predicts) does not: only safetensors hold it.
 """
 
 from __future__ import annotations
@@ -18,11 +21,17 @@ from torch import Tensor, nn
 
 from diffpose_edge.atomic import atomic_file
 from diffpose_edge.config import GraphNetworkConfig, VideoConfig
+from diffpose_edge.distribution import START_CHANNELS
 from diffpose_edge.errors import CheckpointError
+from diffpose_edge.person import CHANNELS
 from diffpose_edge.reference.graph_networks import Denoiser, FrameEncoder
 from diffpose_edge.reference.mixste import MixSTE
 
 StateDict = dict[str, Tensor]
+
+# What goes into the networks for each joint, of which there are two kinds of encoders, and what comes out.
+DENOISER = ((5,), 5)
+FRAME_ENCODER = ((2, CHANNELS), 3)
 
 
 def state_dict_from_file(path: str | Path) -> StateDict:
@@ -110,23 +119,38 @@ def _about(path: Path) -> Iterator[None]:
         raise CheckpointError(f"{path}: {err}") from None
 
 
-def graph_config_of(weights: Mapping[str, Tensor], heads: int, channels: tuple[int, int], path: Path) -> GraphNetworkConfig:
-    """Infer the size of a denoiser (channels (5, 5)) or a frame encoder (channels (2, 3)) from its tensors."""
-    what = "denoiser" if channels == (5, 5) else "frame context encoder"
+def graph_config_of(weights: Mapping[str, Tensor], heads: int, ends: tuple[tuple[int, ...], int], path: Path) -> GraphNetworkConfig:
+    """Infer the size of a denoiser (``ends`` DENOISER) or a frame encoder (FRAME_ENCODER) from its tensors.
+
+    ``ends`` are the channels that its input may have, and those of its output.
+    """
+    what = "denoiser" if ends == DENOISER else "frame context encoder"
     _require(weights, ("gconv_input.weight", "gconv_output.weight"), path, what)
     first, last = weights["gconv_input.weight"].shape, weights["gconv_output.weight"].shape
-    if len(first) != 4 or len(last) != 4 or (first[2], last[3]) != channels:
+    if len(first) != 4 or len(last) != 4 or first[2] not in ends[0] or last[3] != ends[1]:
         raise CheckpointError(
-            f"{path} is not a {what}: expected gconv_input.weight (3, 1, {channels[0]}, C) and gconv_output.weight "
-            f"(3, 1, C, {channels[1]}), got {tuple(first)} and {tuple(last)}. Is it the other checkpoint of the pair?"
+            f"{path} is not a {what}: expected gconv_input.weight (3, 1, {' or '.join(map(str, ends[0]))}, C) and gconv_output.weight "
+            f"(3, 1, C, {ends[1]}), got {tuple(first)} and {tuple(last)}. Is it the other checkpoint of the pair?"
         )
+    sizes = {"condition": _condition_of(weights, path)} if ends == DENOISER else {"channels": int(first[2])}
     with _about(path):
-        return GraphNetworkConfig(hidden=int(first[3]), layers=_count(weights, "gconv_layers"), heads=heads)
+        return GraphNetworkConfig(hidden=int(first[3]), layers=_count(weights, "gconv_layers"), heads=heads, **sizes)
+
+
+def _condition_of(weights: Mapping[str, Tensor], path: Path) -> int:
+    """Return the width of the feature f_ST that a denoiser is conditioned on, 0 for none."""
+    if "condition.weight" not in weights:
+        return 0
+    shape = tuple(weights["condition.weight"].shape)
+    if len(shape) != 2 or shape[1] <= START_CHANNELS:
+        raise CheckpointError(f"{path}: expected condition.weight (C, C' + {START_CHANNELS}) with C' at least 1, got {shape}")
+    return int(shape[1]) - START_CHANNELS
 
 
 def video_config_of(weights: Mapping[str, Tensor], heads: int, mirror_average: bool, path: Path) -> VideoConfig:
     """Infer the size of a MixSTE from its tensors."""
-    needed = {"Temporal_pos_embed": 3, "Spatial_pos_embed": 3, "STEblocks.0.mlp.fc1.weight": 2}
+    embedding = "Spatial_patch_to_embedding.weight"
+    needed = {"Temporal_pos_embed": 3, "Spatial_pos_embed": 3, "STEblocks.0.mlp.fc1.weight": 2, embedding: 2}
     _require(weights, tuple(needed), path, "MixSTE video encoder")
     for key, rank in needed.items():
         if weights[key].dim() != rank:
@@ -134,8 +158,11 @@ def video_config_of(weights: Mapping[str, Tensor], heads: int, mirror_average: b
     shape = weights["Temporal_pos_embed"].shape
     if shape[1] < 2:
         raise CheckpointError(f"{path}: expected a video encoder over at least 2 frames, got {shape[1]}")
+    channels = int(weights[embedding].shape[1])
+    if channels not in FRAME_ENCODER[0]:
+        raise CheckpointError(f"{path}: expected {embedding} (C, 2 or {CHANNELS}), got {tuple(weights[embedding].shape)}")
     with _about(path):
-        return VideoConfig(int(shape[1]), int(shape[2]), _count(weights, "STEblocks"), heads, mirror_average)
+        return VideoConfig(int(shape[1]), int(shape[2]), _count(weights, "STEblocks"), heads, mirror_average, channels)
 
 
 def is_video(weights: Mapping[str, Tensor]) -> bool:
@@ -143,8 +170,8 @@ def is_video(weights: Mapping[str, Tensor]) -> bool:
     return "Temporal_pos_embed" in weights
 
 
-def load_strictly(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
-    """Copy ``weights`` into ``network`` (evaluation mode); raise CheckpointError naming every key that does not fit."""
+def check_fit(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Raise CheckpointError, naming the keys, when ``weights`` are not just those of ``network`` (which may be on "meta")."""
     wanted = network.state_dict()
     missing = [k for k in wanted if k not in weights]
     foreign = [k for k in weights if k not in wanted]
@@ -159,7 +186,12 @@ def load_strictly(network: nn.Module, weights: Mapping[str, Tensor], path: Path)
             for label, keys in (("keys missing", missing), ("unknown keys", foreign), ("shapes that differ", differing))
             if keys
         ]
-        raise CheckpointError(f"{path} does not fit the released {type(network).__name__}: {'; '.join(parts)}")
+        raise CheckpointError(f"{path} does not fit the {type(network).__name__}: {'; '.join(parts)}")
+
+
+def load_strictly(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Copy ``weights`` into ``network`` (evaluation mode); raise CheckpointError naming every key that does not fit."""
+    check_fit(network, weights, path)
     integer = [f"{k} ({v.dtype})" for k, v in weights.items() if not v.is_floating_point()]
     if integer:
         raise CheckpointError(f"{path} holds tensors that are not floating-point: {', '.join(integer[:5])}; expected float weights")
@@ -171,35 +203,38 @@ def load_strictly(network: nn.Module, weights: Mapping[str, Tensor], path: Path)
 
 
 def denoiser_from_file(path: str | Path, heads: int = 4) -> Denoiser:
-    """Load a released denoiser; its width and depth come from the tensors. Raises CheckpointError."""
+    """Load a denoiser; width, depth and whether it is conditioned come from the tensors. Raises CheckpointError."""
     weights = state_dict_from_file(path)
-    config = graph_config_of(weights, heads, (5, 5), Path(path))
-    network = Denoiser(config.hidden, config.layers, config.heads)
+    config = graph_config_of(weights, heads, DENOISER, Path(path))
+    network = Denoiser(config.hidden, config.layers, config.heads, condition=config.condition)
     load_strictly(network, weights, Path(path))
     return network
 
 
 def frame_encoder_from_file(path: str | Path, heads: int = 4) -> FrameEncoder:
-    """Load a released frame context encoder. Raises CheckpointError."""
+    """Load a frame context encoder; width, depth and channels come from the tensors. Raises CheckpointError."""
     weights = state_dict_from_file(path)
-    config = graph_config_of(weights, heads, (2, 3), Path(path))
-    network = FrameEncoder(config.hidden, config.layers, config.heads)
+    config = graph_config_of(weights, heads, FRAME_ENCODER, Path(path))
+    network = FrameEncoder(config.hidden, config.layers, config.heads, config.channels)
     load_strictly(network, weights, Path(path))
     return network
 
 
 def mixste_from_file(path: str | Path, heads: int = 8) -> MixSTE:
-    """Load a released MixSTE; frames, width and depth come from the tensors. Raises CheckpointError."""
+    """Load a MixSTE; frames, width, depth and channels come from the tensors. Raises CheckpointError."""
     weights = state_dict_from_file(path)
     config = video_config_of(weights, heads, True, Path(path))
     mlp_width = weights["STEblocks.0.mlp.fc1.weight"].shape[0]
-    network = MixSTE(config.frames, config.width, config.depth, config.heads, mlp_width)
+    network = MixSTE(config.frames, config.width, config.depth, config.heads, mlp_width, config.channels)
     load_strictly(network, weights, Path(path))
     return network
 
 
 def save_released(network: Denoiser | FrameEncoder | MixSTE, path: str | Path) -> None:
-    """Write a network's weights in the form in which the published checkpoints came."""
+    """Write a network's weights in the form in which the published checkpoints came. Atomic. Raises OutputError.
+
+    The form has no place for the number of heads, nor for what a conditioned denoiser was trained with: see above.
+    """
     weights = {f"module.{k}": v for k, v in network.state_dict().items()}
     content: Any = {"epoch": 0, "model_pos": weights} if isinstance(network, MixSTE) else [weights, {}, 0, 0, None]
     with atomic_file(path) as temporary:

@@ -33,3 +33,15 @@ def ddim_trajectory(
         x0 = (x_t - (1.0 - a_t) ** 0.5 * eps) / a_t**0.5
         states.append(a_s**0.5 * x0 + (1.0 - a_s) ** 0.5 * eps)
     return torch.stack(states)
+
+
+def clean_of(x_t: Tensor, out: Tensor, a_t: float, prediction: str) -> Tensor:
+    """Return the clean state x0 that a network's output means at alpha_bar = a_t; see the schedule's step_coefficients."""
+    if prediction == "v":
+        return a_t**0.5 * x_t - (1.0 - a_t) ** 0.5 * out
+    return (x_t - (1.0 - a_t) ** 0.5 * out) / a_t**0.5
+
+
+def noise_of(x_t: Tensor, out: Tensor, a_t: float, prediction: str) -> Tensor:
+    """Return the noise epsilon that a network's output means at alpha_bar = a_t."""
+    return (1.0 - a_t) ** 0.5 * x_t + a_t**0.5 * out if prediction == "v" else out

@@ -28,6 +28,9 @@ class Attention(nn.Module):
         b, n, c = x.shape
         d_head = c // self.heads
         q, k, v = self.qkv(x).view(b, n, 3, self.heads, d_head).permute(2, 0, 3, 1, 4).unbind(0)
+        if self.training:
+            # The same function in one kernel; spelt out below, where it is traced and compared.
+            return self.proj(nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, n, c))
         attention = torch.softmax((q @ k.transpose(-2, -1)) * d_head**-0.5, dim=-1)
         return self.proj((attention @ v).transpose(1, 2).reshape(b, n, c))
 
@@ -60,12 +63,15 @@ class Block(nn.Module):
 
 
 class MixSTE(nn.Module):
-    """2D joints of F frames to their 3D poses: (B, F, 17, 2) → (B, F, 17, 3), metres, not yet root-relative."""
+    """2D joints of F frames to their 3D poses: (B, F, 17, 2) → (B, F, 17, 3), metres, not yet root-relative.
 
-    def __init__(self, frames: int = 243, width: int = 512, depth: int = 8, heads: int = 8, mlp_width: int = 1024):
+    ``channels`` is 2 as released, or 6 for keypoints in the person's frame (:mod:`diffpose_edge.person`).
+    """
+
+    def __init__(self, frames: int = 243, width: int = 512, depth: int = 8, heads: int = 8, mlp_width: int = 1024, channels: int = 2):
         super().__init__()
-        self.frames, self.width, self.depth, self.heads = frames, width, depth, heads
-        self.Spatial_patch_to_embedding = nn.Linear(2, width)
+        self.frames, self.width, self.depth, self.heads, self.channels = frames, width, depth, heads, channels
+        self.Spatial_patch_to_embedding = nn.Linear(channels, width)
         self.Spatial_pos_embed = nn.Parameter(torch.zeros(1, J, width))
         self.Temporal_pos_embed = nn.Parameter(torch.zeros(1, frames, width))
         self.STEblocks = module_list(Block(width, heads, mlp_width) for _ in range(depth))
@@ -81,7 +87,7 @@ class MixSTE(nn.Module):
         b, f, j, _ = uv.shape
         width = self.width
         outputs = []
-        x = self.Spatial_patch_to_embedding(uv.reshape(b * f, j, 2)) + self.Spatial_pos_embed
+        x = self.Spatial_patch_to_embedding(uv.reshape(b * f, j, self.channels)) + self.Spatial_pos_embed
         for i, (spatial, temporal) in enumerate(zip(self.STEblocks, self.TTEblocks, strict=True)):
             outputs.append(self.Spatial_norm(spatial(x)))
             x = outputs[-1].view(b, f, j, width).transpose(1, 2).reshape(b * j, f, width)
@@ -91,10 +97,13 @@ class MixSTE(nn.Module):
             x = outputs[-1].view(b, j, f, width).transpose(1, 2).reshape(b * f, j, width)
         return outputs
 
+    def feature_of(self, last: Tensor) -> Tensor:
+        """Bring the last block's output (B 17, F, width) into the order of f_ST (B, F, 17, width)."""
+        return last.view(-1, J, self.frames, self.width).transpose(1, 2)
+
     def head_of(self, last: Tensor) -> Tensor:
         """Map the last block's output (B 17, F, width) to poses (B, F, 17, 3)."""
-        x = last.view(-1, J, self.frames, self.width).transpose(1, 2)
-        return self.head(x)
+        return self.head(self.feature_of(last))
 
     def forward(self, uv: Tensor) -> Tensor:
         return self.head_of(self.blocks(uv)[-1])

@@ -1,4 +1,4 @@
-"""Seeded random weights, for the demo until trained ones ship and for tests.
+"""Seeded random weights, for tests and benchmarks.
 
 Every parameter is drawn anew and on its own. The networks' usual initialisation leaves copies and zeros behind (equal
 biases, an identity adjacency), on which a graph with scrambled weights can still agree.
@@ -8,11 +8,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
+from diffpose_edge.distribution import StartSpread
+from diffpose_edge.person import CHANNELS
 from diffpose_edge.reference.checkpoints import save_released
 from diffpose_edge.reference.graph_networks import Denoiser, FrameEncoder
+from diffpose_edge.reference.mixste import MixSTE
+from diffpose_edge.reference.safetensors_files import save_trained
+from diffpose_edge.schedule import cosine_alpha_bar
+from diffpose_edge.skeleton import J
 
 
 @torch.no_grad()
@@ -53,4 +60,39 @@ def write_random_pair(folder: str | Path, seed: int = 0, hidden: int = 96, layer
         with torch.no_grad():
             network.gconv_output.weight.mul_(output_scale)
         save_released(network, paths[i])
+    return paths
+
+
+def write_random_conditioned_pair(
+    folder: str | Path, seed: int = 0, frames: int = 1, hidden: int = 16, layers: int = 2
+) -> tuple[Path, Path]:
+    """Write an untrained conditioned pair as ``diffpose-edge train`` writes one; return denoiser and context in ``folder``.
+
+    ``frames`` of 1: a frame encoder, more: a video encoder. The start's spread is made up: wider for low confidence, and
+    different for every joint and axis, so that one taken for another shows.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    encoder: FrameEncoder | MixSTE
+    if frames == 1:
+        encoder = FrameEncoder(hidden, layers, 4, CHANNELS)
+    else:
+        encoder = MixSTE(frames, hidden, layers, 4, 2 * hidden, CHANNELS)
+    denoiser = Denoiser(hidden, layers, 4, condition=hidden)
+    for i, network in enumerate((encoder, denoiser)):
+        randomise(network, seed + i, gain=0.7)
+    rng = np.random.default_rng(seed)
+    knots = np.linspace(0.0, 1.0, 3, dtype=np.float32)
+    widen = (1.5 - knots)[:, None]
+    uv, xyz, residual = (0.05 + 0.1 * rng.random((2, J))), 0.05 + 0.1 * rng.random((J, 3)), 0.03 + 0.05 * rng.random((J, 3))
+    spread = StartSpread(
+        knots,
+        (widen * uv[0]).astype(np.float32),
+        (widen[..., None] * xyz).astype(np.float32),
+        (widen[..., None] * residual).astype(np.float32),
+    )
+    record = {"prediction": "v", "alpha_bar": cosine_alpha_bar().tolist(), "start": spread.as_record()}
+    paths = folder / "denoiser.safetensors", folder / "context.safetensors"
+    save_trained(denoiser, record, paths[0])
+    save_trained(encoder, {}, paths[1])
     return paths

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffpose_edge.config import ContextConfig, GraphNetworkConfig, VideoConfig
+from diffpose_edge.errors import CheckpointError
 from diffpose_edge.reference import checkpoints
 from diffpose_edge.reference.diffusion import ddim_trajectory
 from diffpose_edge.reference.graph_networks import Denoiser, FrameEncoder
@@ -29,6 +30,7 @@ class ReleasedDiffPose:
         self.denoiser_network = denoiser.eval().requires_grad_(False)
         self.context_network = context.eval().requires_grad_(False)
         self.alpha_bar: NDArray[np.float64] = released_alpha_bar()
+        self.prediction = "eps"
 
     @property
     def denoiser_config(self) -> GraphNetworkConfig:
@@ -86,6 +88,7 @@ def load_mixste(path: str | Path, heads: int = 8, mirror_average: bool = False) 
     Raises CheckpointError.
     """
     network = checkpoints.mixste_from_file(path, heads)
+    _check_released(path, network.channels)
     return MirrorAverage(network).eval() if mirror_average else network
 
 
@@ -103,6 +106,21 @@ def load_released(
     them. ``mirror_average`` applies to a MixSTE. Raises CheckpointError.
     """
     network = checkpoints.denoiser_from_file(denoiser, heads)
+    if network.condition_width:
+        raise CheckpointError(
+            f"{denoiser} is conditioned on the encoder's feature: its schedule and its start are not in this form. "
+            f"Take the safetensors files that diffpose-edge train wrote"
+        )
     if checkpoints.is_video(checkpoints.state_dict_from_file(context)):
         return ReleasedDiffPose(network, load_mixste(context, video_heads, mirror_average))
-    return ReleasedDiffPose(network, checkpoints.frame_encoder_from_file(context, heads))
+    encoder = checkpoints.frame_encoder_from_file(context, heads)
+    _check_released(context, encoder.channels)
+    return ReleasedDiffPose(network, encoder)
+
+
+def _check_released(path: str | Path, channels: int) -> None:
+    if channels != 2:
+        raise CheckpointError(
+            f"{path} takes {channels} numbers for each joint; a released context encoder takes 2, u and v. "
+            f"Take the safetensors files that diffpose-edge train wrote"
+        )

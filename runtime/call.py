@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from time import perf_counter_ns
 
 import numpy as np
-from numpy.typing import NDArray
 
+from diffpose_edge.distribution import sigma_of, start_channels, unwhitened
 from diffpose_edge.manifest import Manifest
+from diffpose_edge.person import PersonView
 from diffpose_edge.runtime.backend import Array, Backend
-from diffpose_edge.runtime.estimate import PoseEstimate, Timings, aggregate
+from diffpose_edge.runtime.estimate import PoseEstimate, Timings, aggregate, calibrated
 from diffpose_edge.runtime.loop import reverse_process
-from diffpose_edge.runtime.start import LEAST_OBSERVED, noise_start, released_start
-from diffpose_edge.schedule import ddim_coefficients
-from diffpose_edge.skeleton import J
+from diffpose_edge.runtime.start import LEAST_OBSERVED, StartDraws, noise_start, released_start
+from diffpose_edge.schedule import step_coefficients
+from diffpose_edge.skeleton import ROOT, J
 
 
 def timed(call: Callable[[], None]) -> int:
@@ -24,58 +26,105 @@ def timed(call: Callable[[], None]) -> int:
     return perf_counter_ns() - began
 
 
-class Call:
-    """Collects one call's results, batch by batch. Made and used while the runtime's lock is held.
-
-    uv (B, 17, 2) with missing joints filled in; observed (B, 17) or, for frames of a window, likewise.
+@dataclass(frozen=True)
+class Request:
+    """What is asked for: ``uv`` (B, 17, 2) of the frames to estimate, missing joints filled in for released weights;
+    ``confidence`` (B, 17); the schedule; the mode; and for mode ``distribution`` where the people are and their starts.
     """
 
-    def __init__(
-        self,
-        backend: Backend,
-        manifest: Manifest,
-        uv: Array,
-        observed: NDArray[np.bool_],
-        timesteps: tuple[int, ...],
-        mode: str,
-        rng: np.random.Generator,
-        trace: bool,
-    ):
-        B, self.N, self.K = len(uv), backend.shape.N, len(timesteps)
-        self.backend, self.uv, self.observed, self.rng, self.mode = backend, uv, observed, rng, mode
+    uv: Array
+    confidence: Array
+    timesteps: tuple[int, ...]
+    mode: str
+    rng: np.random.Generator
+    trace: bool
+    view: PersonView | None = None
+    draws: StartDraws | None = None
+
+
+class Call:
+    """Collects one call's results, batch by batch. Made and used while the runtime's lock is held."""
+
+    def __init__(self, backend: Backend, manifest: Manifest, request: Request):
+        timesteps = request.timesteps
+        B, self.N, self.K = len(request.uv), backend.shape.N, len(timesteps)
+        self.backend, self.request, self.spread = backend, request, manifest.process.start
+        self.observed = request.confidence > 0
         self.a_t = manifest.alpha_bar[timesteps[0]]
-        backend.begin(timesteps, ddim_coefficients(manifest.alpha_bar_table, timesteps))
+        backend.begin(timesteps, step_coefficients(manifest.alpha_bar_table, timesteps, manifest.process.prediction))
         self.joints = np.empty((B, J, 3), np.float32)
+        self.context = np.empty((B, J, 3), np.float32)
         self.covariance = np.empty((B, J, 3, 3), np.float32)
         self.samples = np.empty((B, self.N, J, 3), np.float32)
-        self.trajectory = np.empty((self.K + 1, B, self.N, J, 5), np.float32) if trace else None
-        self.batch_states = np.empty((self.K + 1, *backend.shape.state), np.float32) if trace else None
+        self.trajectory = np.empty((self.K + 1, B, self.N, J, 5), np.float32) if request.trace else None
+        self.batch_states = np.empty((self.K + 1, *backend.shape.state), np.float32) if request.trace else None
         self.step_ns = np.zeros(self.K, np.int64)
         self.context_ns = self.aggregate_ns = self.batches = 0
 
-    def batch(self, people: slice, xyz: Array) -> None:
-        """Run the loop for ``people``, whose contexts are the first rows of xyz (P, 17, 3)."""
-        backend, count = self.backend, people.stop - people.start
-        P = backend.shape.P
-        uv = np.zeros((P, J, 2), np.float32)
-        uv[:count] = self.uv[people]
-        released_start(uv, xyz, backend.x)
-        if self.mode == "noised":
-            e = np.zeros(backend.x.shape, np.float32)
-            e[: count * self.N] = self.rng.standard_normal((count * self.N, J, 5), dtype=np.float32)
-            noise_start(backend.x, e, self.a_t)
-        final = reverse_process(backend, self.K, self.step_ns, self.batch_states)
+    def batch(self, people: slice, xyz: Array, features: Array | None) -> None:
+        """Run the loop for ``people``, whose contexts are the first rows of xyz (P, 17, 3) and of features (P, 17, C')."""
+        count = people.stop - people.start
+        np.subtract(xyz[:count], xyz[:count, ROOT : ROOT + 1], out=self.context[people])
+        if self.request.draws is None:
+            self._released_start(people, xyz)
+            mu = cholesky = None
+        else:
+            assert features is not None
+            mu, cholesky = self._distribution_start(people, features, self.request.draws)
+        final = reverse_process(self.backend, self.K, self.step_ns, self.batch_states)[: count * self.N]
         began = perf_counter_ns()
-        aggregate(final[: count * self.N], self.samples[people], self.joints[people], self.covariance[people])
+        if mu is not None and cholesky is not None:
+            final = unwhitened(final, mu, cholesky)
+        aggregate(final, self.samples[people], self.joints[people], self.covariance[people])
+        if self.spread is not None:
+            residual = self.spread.residual_at(self.request.confidence[people])
+            self.covariance[people] = calibrated(self.covariance[people], self.N, residual)
         self.aggregate_ns += perf_counter_ns() - began
         if self.trajectory is not None and self.batch_states is not None:
-            self.trajectory[:, people] = self.batch_states[:, : count * self.N].reshape(self.K + 1, count, self.N, J, 5)
+            states = self.batch_states[:, : count * self.N]
+            if mu is not None and cholesky is not None:
+                states = self._image_states(states, mu, cholesky, people)
+            self.trajectory[:, people] = states.reshape(self.K + 1, count, self.N, J, 5)
         self.batches += 1
+
+    def _released_start(self, people: slice, xyz: Array) -> None:
+        backend, request, count = self.backend, self.request, people.stop - people.start
+        uv = np.zeros((backend.shape.P, J, 2), np.float32)
+        uv[:count] = request.uv[people]
+        released_start(uv, xyz, backend.x)
+        if request.mode == "noised":
+            e = np.zeros(backend.x.shape, np.float32)
+            e[: count * self.N] = request.rng.standard_normal((count * self.N, J, 5), dtype=np.float32)
+            noise_start(backend.x, e, self.a_t)
+
+    def _distribution_start(self, people: slice, features: Array, draws: StartDraws) -> tuple[Array, Array]:
+        """Fill the buffers; return mu and L's entries of the batch's samples, (count N, 17, 5) and (count N, 17, 6)."""
+        backend, rows = self.backend, (people.stop - people.start) * self.N
+        assert backend.feature is not None
+        assert backend.start is not None
+        assert self.spread is not None
+        mu, cholesky = (p.reshape(rows, J, -1) for p in draws.parameters(people, self.context[people], self.spread))
+        backend.feature[...] = features
+        backend.start[:rows] = start_channels(mu, sigma_of(cholesky))
+        backend.start[rows:] = 0.0
+        backend.x[:rows] = draws.r[people].reshape(rows, J, 5)
+        backend.x[rows:] = 0.0
+        return mu, cholesky
+
+    def _image_states(self, states: Array, mu: Array, cholesky: Array, people: slice) -> Array:
+        """Return whitened states (K + 1, b N, 17, 5) as h with u, v in the image."""
+        view = self.request.view
+        assert view is not None
+        h = unwhitened(states, mu, cholesky)
+        own = PersonView(np.repeat(view.centre[people], self.N, axis=0), np.repeat(view.scale[people], self.N))
+        for state in h:
+            state[..., :2] = own.to_image(state[..., :2])
+        return h
 
     def finish(self, began: int) -> PoseEstimate:
         """Blank the people with too few joints seen, and return the estimate."""
         unknown = self.observed.sum(axis=-1) < LEAST_OBSERVED
-        for result in (self.joints, self.covariance, self.samples):
+        for result in (self.joints, self.context, self.covariance, self.samples):
             result[unknown] = np.nan
         if self.trajectory is not None:
             self.trajectory[:, unknown] = np.nan
@@ -87,4 +136,4 @@ class Call:
             total=(perf_counter_ns() - began) * second,
             batches=self.batches,
         )
-        return PoseEstimate(self.joints, self.covariance, self.samples, self.observed, timings, self.trajectory)
+        return PoseEstimate(self.joints, self.covariance, self.samples, self.observed, timings, self.context, self.trajectory)

@@ -31,10 +31,12 @@ class Timings:
 class PoseEstimate:
     """3D poses of B people (or frames), metres, camera axes (x right, y down, z forward), relative to the hip.
 
-    ``joints`` (B, 17, 3) is the mean of the ``samples`` (B, N, 17, 3). ``covariance`` (B, 17, 3, 3), square metres, is
-    the samples' unbiased covariance; it is NaN for N = 1, which says nothing about spread. ``observed`` (B, 17) tells
-    which joints the detector saw: the others were filled in. A person with too few of them has NaN throughout.
-    ``trajectory`` (K + 1, B, N, 17, 5) holds every state of the reverse process, start first, if it was asked for.
+    ``joints`` (B, 17, 3) is the mean of the ``samples`` (B, N, 17, 3), ``context`` (B, 17, 3) the context encoder's own
+    pose, where the reverse process began. ``covariance`` (B, 17, 3, 3), square metres: in the modes of released weights the
+    samples' unbiased covariance, NaN for N = 1, which says nothing about spread; in mode ``distribution`` what
+    :func:`calibrated` makes of it. ``observed`` (B, 17) tells which joints the detector saw. A person with too few of them
+    has NaN throughout. ``trajectory`` (K + 1, B, N, 17, 5) holds every state h = (u, v, x, y, z) of the reverse process,
+    start first, if it was asked for.
     """
 
     joints: Array
@@ -42,6 +44,7 @@ class PoseEstimate:
     samples: Array
     observed: NDArray[np.bool_]
     timings: Timings
+    context: Array
     trajectory: Array | None = None
 
 
@@ -60,3 +63,25 @@ def aggregate(states: Array, samples: Array, joints: Array, covariance: Array) -
         return
     centred = samples - np.mean(samples, axis=1, dtype=np.float64, keepdims=True)
     covariance[...] = np.einsum("bnji,bnjk->bjik", centred, centred) / (n - 1)
+
+
+# How many draws the error that training measured counts for, beside the N that were made.
+PRIOR_DRAWS = 10.0
+
+
+def calibrated(covariance: Array, N: int, residual: Array) -> Array:
+    """Return the covariance (B, 17, 3, 3) of a pose, from its balanced samples and what training found the pose to err by.
+
+    covariance: the samples' unbiased covariance, NaN or anything for N = 1; residual (B, 17, 3): standard deviations for
+    joints of these confidences. A few samples scatter too much to be trusted alone, and know nothing of what all of them
+    get wrong. The answer is the mean of the inverse-Wishart posterior whose prior is the measured error, worth PRIOR_DRAWS
+    draws (Gelman et al., *Bayesian Data Analysis*, section 3.6). Balanced draws that sum to zero have (N - 1) / N of the
+    unbiased covariance as their expectation.
+    """
+    prior = np.zeros_like(covariance)
+    for i in range(3):
+        prior[..., i, i] = np.square(residual[..., i])
+    if N == 1:
+        return prior
+    balanced = covariance * np.float32((N - 1) / N)
+    return ((PRIOR_DRAWS * prior + N * balanced) / (PRIOR_DRAWS + N)).astype(np.float32)

@@ -32,14 +32,23 @@ class OnnxRuntimeBackend:
         self._threads = threads
         self._context = _session(bundle, "context", options)
         self._step = _session(bundle, "step", options)
-        self.uv = np.zeros(self.shape.uv, np.float32)
-        self.xyz = np.zeros(self.shape.xyz, np.float32)
+        (seen, shape), given = next(iter(bundle.manifest.context_io[0].items())), bundle.manifest.context_io[1]
+        self.observation = np.zeros(shape, np.float32)
+        self.xyz = np.zeros(given["xyz"], np.float32)
+        self.features = np.zeros(given["feature"], np.float32) if "feature" in given else None
+        taken = bundle.manifest.step_io[0]
+        self.feature = np.zeros(taken["feature"], np.float32) if "feature" in taken else None
+        self.start = np.zeros(taken["start"], np.float32) if "start" in taken else None
         self._states = (np.zeros(self.shape.state, np.float32), np.zeros(self.shape.state, np.float32))
         self.x = self._states[0]
         self._values = tuple(ort.OrtValue.ortvalue_from_numpy(state) for state in self._states)
         self._encoding = self._context.io_binding()
-        self._encoding.bind_ortvalue_input("uv", ort.OrtValue.ortvalue_from_numpy(self.uv))
+        self._encoding.bind_ortvalue_input(seen, ort.OrtValue.ortvalue_from_numpy(self.observation))
         self._encoding.bind_ortvalue_output("xyz", ort.OrtValue.ortvalue_from_numpy(self.xyz))
+        if self.features is not None:
+            self._encoding.bind_ortvalue_output("feature", ort.OrtValue.ortvalue_from_numpy(self.features))
+        told = {"feature": self.feature, "start": self.start}
+        self._told = {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in told.items() if array is not None}
         self._schedules: OrderedDict[tuple[int, ...], list[Any]] = OrderedDict()
         self._rows: dict[tuple[int, ...], tuple[Array, Array]] = {}
         self._current: list[Any] = []
@@ -72,6 +81,7 @@ class OnnxRuntimeBackend:
         self._schedules.clear()
         self._rows.clear()
         self._values = ()
+        self._told = {}
         self._encoding = self._context = self._step = None
 
     def _bindings(self, timesteps: tuple[int, ...], coefficients: Array) -> list[Any]:
@@ -84,6 +94,8 @@ class OnnxRuntimeBackend:
             binding.bind_ortvalue_input("x", self._values[k % 2])
             binding.bind_ortvalue_input("timestep", ort.OrtValue.ortvalue_from_numpy(rows[0][k]))
             binding.bind_ortvalue_input("coefficients", ort.OrtValue.ortvalue_from_numpy(rows[1][k]))
+            for name, value in self._told.items():
+                binding.bind_ortvalue_input(name, value)
             binding.bind_ortvalue_output("x_next", self._values[(k + 1) % 2])
             bindings.append(binding)
         return bindings
@@ -102,11 +114,7 @@ def _session(bundle: Bundle, role: str, options: ort.SessionOptions) -> Any:
         session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as err:  # ONNX Runtime's own exception types share no base; the cause stays attached
         raise BundleError(f"ONNX Runtime {ort.__version__} cannot load {bundle.path / name}: {err}") from err
-    shape = bundle.manifest.shape
-    expected = {
-        "context": ({"uv": shape.uv}, {"xyz": shape.xyz}),
-        "step": ({"x": shape.state, "timestep": (1,), "coefficients": (2,)}, {"x_next": shape.state}),
-    }[role]
+    expected = bundle.manifest.context_io if role == "context" else bundle.manifest.step_io
     for wanted, found in zip(expected, (session.get_inputs(), session.get_outputs()), strict=True):
         actual = {value.name: tuple(value.shape) for value in found}
         if actual != wanted or any(value.type != "tensor(float)" for value in found):

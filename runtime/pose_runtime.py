@@ -16,10 +16,12 @@ from diffpose_edge.bundle import Bundle, load_bundle
 from diffpose_edge.errors import DiffPoseEdgeError, KeypointError, RuntimeClosed
 from diffpose_edge.extras import require
 from diffpose_edge.keypoints import Keypoints, checked_keypoints, numbers_of
+from diffpose_edge.mixtures import Mixture
+from diffpose_edge.person import PersonView, context_channels, person_view
 from diffpose_edge.runtime.backend import Array, Backend
-from diffpose_edge.runtime.call import Call, timed
+from diffpose_edge.runtime.call import Call, Request, timed
 from diffpose_edge.runtime.estimate import PoseEstimate
-from diffpose_edge.runtime.start import checked_mode, fill_missing, generator_of
+from diffpose_edge.runtime.start import checked_mode, draw_starts, fill_missing, generator_of
 from diffpose_edge.schedule import checked_timesteps
 
 BACKENDS = ("onnxruntime",)
@@ -58,30 +60,55 @@ class PoseRuntime:
 
     def estimate(
         self,
-        keypoints: ArrayLike,
+        keypoints: ArrayLike | None = None,
         confidence: ArrayLike | None = None,
         seed: Seed = None,
         *,
+        mixture: Mixture | None = None,
         timesteps: Sequence[int] | None = None,
-        mode: str = "released",
+        mode: str | None = None,
         trace: bool = False,
     ) -> PoseEstimate:
-        """Estimate the poses of B people from normalised 2D keypoints.
+        """Estimate the poses of B people from normalised 2D keypoints, or from what a detector believes about them.
 
         keypoints: (B, 17, 2), or (B, 17, 3) with the confidence as third number, or (17, 2|3) for one person. For a
         bundle with a video encoder: windows (B, F, 17, 2|3), of which the newest frame is estimated. B is free: fewer
-        than the bundle's P are padded, more take several batches. A joint of confidence 0 was not seen: its coordinates
-        are ignored and filled in from its neighbours; a person with fewer than 9 joints seen gets NaN.
+        than the bundle's P are padded, more take several batches. A joint of confidence 0 was not seen and its
+        coordinates are ignored; a person with fewer than 9 joints seen gets NaN.
 
-        timesteps: decreasing, within the schedule (default: the bundle's). mode: "released" starts every sample at the
-        detected pose, as the published code does: the samples are then equal and ``seed`` has no effect. "noised" adds
-        the noise of the first timestep, drawn from ``seed`` (an int, or a numpy Generator, which is advanced). The same
-        seed gives the same poses whatever P is. trace: keep every state.
+        mixture: the detector's Gaussian mixture for every joint (:mod:`diffpose_edge.mixtures`: from heatmaps, from
+        covariances, from a mixture's parameters), B people; the samples start from components drawn from it (mode
+        "distribution"). Without keypoints, those of the heaviest components are taken, for a frame encoder.
 
-        Raises KeypointError, TimestepError, DiffPoseEdgeError for an unknown mode, RuntimeClosed.
+        timesteps: decreasing, within the schedule (default: the bundle's). mode, by default the bundle's own:
+        "distribution", for pairs trained with a start distribution, draws N starts from it, with ``seed`` (an int, or a
+        numpy Generator, which is advanced). Bundles of released weights have "released", which starts every sample at
+        the detected pose, as the published code does: the samples are then equal and ``seed`` has no effect; and
+        "noised", which adds the noise of the first timestep. The same seed gives the same poses whatever P is. trace: keep
+        every state.
+
+        Raises KeypointError, TimestepError, DiffPoseEdgeError for a mode that the bundle does not have, RuntimeClosed.
         """
-        array: NDArray[np.float32] = numbers_of(keypoints, "keypoints")
+        checked = self._checked(keypoints, confidence, mixture)
+        timesteps, known = self._schedule(timesteps), self._mode(mode)
+        if mixture is not None and known != "distribution":
+            raise DiffPoseEdgeError(f"mode {known!r} starts at the keypoints: a mixture has no meaning in it. Leave mixture out")
+        frame = -1 if self.bundle.manifest.shape.F > 1 else None
+        return self._estimate(checked, frame, timesteps, known, generator_of(seed), trace, mixture)
+
+    def _checked(self, keypoints: ArrayLike | None, confidence: ArrayLike | None, mixture: Mixture | None) -> Keypoints:
         F = self.bundle.manifest.shape.F
+        if keypoints is None:
+            if mixture is None:
+                raise KeypointError("expected keypoints or a mixture, got neither")
+            if F > 1:
+                raise KeypointError(
+                    f"expected windows of keypoints (B, {F}, 17, 2|3) beside the mixture: it tells of the newest frame alone"
+                )
+            heaviest = mixture.weight.argmax(axis=-1)[..., None, None]
+            keypoints = np.take_along_axis(mixture.mean, heaviest, axis=-2)[..., 0, :]
+            confidence = mixture.confidence
+        array: NDArray[np.float32] = numbers_of(keypoints, "keypoints")
         single = 2 if F == 1 else 3
         if array.ndim == single:
             array = array[None]
@@ -89,8 +116,9 @@ class PoseRuntime:
         checked = checked_keypoints(array, confidence, window=F > 1)
         if F > 1 and checked.uv.shape[1] != F:
             raise KeypointError(f"expected windows of F={F} frames for this bundle's video encoder, got {checked.uv.shape[1]}")
-        frame = -1 if F > 1 else None
-        return self._estimate(checked, frame, self._schedule(timesteps), checked_mode(mode), generator_of(seed), trace)
+        if mixture is not None and len(mixture) != len(checked.uv):
+            raise KeypointError(f"expected a mixture for each of the {len(checked.uv)} people of the keypoints, got {len(mixture)}")
+        return checked
 
     def estimate_clip(
         self,
@@ -98,7 +126,7 @@ class PoseRuntime:
         seed: Seed = None,
         *,
         timesteps: Sequence[int] | None = None,
-        mode: str = "released",
+        mode: str | None = None,
         trace: bool = False,
     ) -> Iterator[PoseEstimate]:
         """Estimate every frame of one person's clip, in order; yields an estimate for each batch of frames.
@@ -109,7 +137,7 @@ class PoseRuntime:
         """
         # Checked here, and not at the first step of the iteration, so that a mistake shows where it is made.
         self._open()
-        return self._clip(keypoints, self._schedule(timesteps), checked_mode(mode), generator_of(seed), trace)
+        return self._clip(keypoints, self._schedule(timesteps), self._mode(mode), generator_of(seed), trace)
 
     def _clip(
         self, keypoints: Keypoints, steps: tuple[int, ...], mode: str, rng: np.random.Generator, trace: bool
@@ -152,24 +180,37 @@ class PoseRuntime:
         manifest = self.bundle.manifest
         return manifest.timesteps if timesteps is None else checked_timesteps(timesteps, manifest.T)
 
+    def _mode(self, mode: str | None) -> str:
+        known = checked_mode(mode, self.bundle.manifest.process.kind)
+        assert known is not None
+        return known
+
     def _estimate(
-        self, keypoints: Keypoints, frame: int | None, timesteps: tuple[int, ...], mode: str, rng: np.random.Generator, trace: bool
+        self,
+        keypoints: Keypoints,
+        frame: int | None,
+        timesteps: tuple[int, ...],
+        mode: str,
+        rng: np.random.Generator,
+        trace: bool,
+        mixture: Mixture | None = None,
     ) -> PoseEstimate:
         """Poses of B people; ``frame`` chooses the frame of their windows that is estimated (video encoders)."""
         began = perf_counter_ns()
         with self._lock:
             backend = self._open()
             P = backend.shape.P
-            uv, observed = _filled(keypoints)
             newest = (slice(None),) if frame is None else (slice(None), frame)
-            call = Call(backend, self.bundle.manifest, uv[newest], observed[newest], timesteps, mode, rng, trace)
+            observation, uv, view = self._observed(keypoints)
+            request = self._request(uv[newest], keypoints.confidence[newest], timesteps, mode, rng, trace, view, mixture)
+            call = Call(backend, self.bundle.manifest, request)
             for first in range(0, len(uv), P):
                 people = slice(first, min(first + P, len(uv)))
                 count = people.stop - people.start
-                backend.uv[:count] = uv[people]
-                backend.uv[count:] = 0.0
+                backend.observation[:count] = observation[people]
+                backend.observation[count:] = 0.0
                 call.context_ns += timed(backend.encode)
-                call.batch(people, backend.xyz[newest])
+                call.batch(people, backend.xyz[newest], None if backend.features is None else backend.features[newest])
             return call.finish(began)
 
     def _estimate_window(
@@ -180,22 +221,56 @@ class PoseRuntime:
         with self._lock:
             backend = self._open()
             P = backend.shape.P
-            uv, observed = _filled(window)
-            backend.uv[:1] = uv[None]
-            backend.uv[1:] = 0.0
-            call = Call(backend, self.bundle.manifest, uv[:frames], observed[:frames], timesteps, mode, rng, trace)
+            one = Keypoints(window.uv[None], window.confidence[None])
+            observation, uv, view = self._observed(one)
+            backend.observation[:1] = observation
+            backend.observation[1:] = 0.0
+            if view is not None:
+                # All frames of the window are seen from the window's own centre and scale.
+                view = PersonView(np.repeat(view.centre, frames, axis=0), np.repeat(view.scale, frames))
+            request = self._request(uv[0, :frames], window.confidence[:frames], timesteps, mode, rng, trace, view, None)
+            call = Call(backend, self.bundle.manifest, request)
             call.context_ns += timed(backend.encode)
-            xyz = backend.xyz[0]
-            slots = np.zeros((P, *xyz.shape[1:]), np.float32)
             for first in range(0, frames, P):
                 part = slice(first, min(first + P, frames))
-                slots[: part.stop - part.start] = xyz[part]
-                call.batch(part, slots)
+                features = None if backend.features is None else _slots(backend.features[0, part], P)
+                call.batch(part, _slots(backend.xyz[0, part], P), features)
             return call.finish(began)
 
+    def _observed(self, keypoints: Keypoints) -> tuple[Array, Array, PersonView | None]:
+        """Return what the context encoder takes, the keypoints of the samples' starts, and where the people are."""
+        if self.bundle.manifest.process.kind == "released":
+            uv = _filled(keypoints)
+            return uv, uv, None
+        view = person_view(keypoints.uv, keypoints.confidence)
+        return context_channels(keypoints.uv, keypoints.confidence, view), keypoints.uv, view
 
-def _filled(keypoints: Keypoints) -> tuple[Array, NDArray[np.bool_]]:
-    """Return uv with unseen joints filled in, and which were seen; windows are filled frame by frame."""
+    def _request(
+        self,
+        uv: Array,
+        confidence: Array,
+        timesteps: tuple[int, ...],
+        mode: str,
+        rng: np.random.Generator,
+        trace: bool,
+        view: PersonView | None,
+        mixture: Mixture | None,
+    ) -> Request:
+        draws = None
+        if view is not None:
+            draws = draw_starts(uv, confidence, view, mixture, self.bundle.manifest.shape.N, rng)
+        return Request(uv, confidence, timesteps, mode, rng, trace, view, draws)
+
+
+def _slots(rows: Array, P: int) -> Array:
+    """Return rows (n, …) in a batch of P, the rest zero."""
+    slots = np.zeros((P, *rows.shape[1:]), np.float32)
+    slots[: len(rows)] = rows
+    return slots
+
+
+def _filled(keypoints: Keypoints) -> Array:
+    """Return uv with unseen joints filled in; windows are filled frame by frame."""
     observed = keypoints.confidence > 0
     flat = fill_missing(keypoints.uv.reshape(-1, *keypoints.uv.shape[-2:]), observed.reshape(-1, observed.shape[-1]))
-    return flat.reshape(keypoints.uv.shape), observed
+    return flat.reshape(keypoints.uv.shape)

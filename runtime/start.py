@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
+from diffpose_edge.distribution import StartSpread, start_parameters
 from diffpose_edge.errors import DiffPoseEdgeError
+from diffpose_edge.mixtures import Mixture, draw
+from diffpose_edge.person import PersonView
 from diffpose_edge.skeleton import BONES, ROOT, J
 
 Array = NDArray[np.float32]
 
-MODES = ("released", "noised")
+# Which modes a bundle has, its default first: by the process that its denoiser was trained for.
+MODES = {"released": ("released", "noised"), "distribution": ("distribution",)}
 
 # A person with fewer seen joints than this gets no pose: what would be filled in outweighs what was measured.
 LEAST_OBSERVED = 9
 
 
-def checked_mode(mode: str) -> str:
-    """Return ``mode``, or raise DiffPoseEdgeError naming the modes that there are."""
-    if mode not in MODES:
-        raise DiffPoseEdgeError(f"expected a mode out of {', '.join(MODES)}, got {mode!r}")
-    return mode
+def checked_mode(mode: str | None, kind: str | None = None) -> str | None:
+    """Return ``mode``, or the default of a bundle whose process is of ``kind`` for None.
+
+    Without ``kind`` only the spelling is checked. Raises DiffPoseEdgeError naming the modes that there are.
+    """
+    known = MODES[kind] if kind else tuple(m for modes in MODES.values() for m in modes)
+    if mode is None:
+        return known[0] if kind else None
+    if mode in known:
+        return mode
+    if kind and any(mode in modes for modes in MODES.values()):
+        made = {"released": "exported from released weights", "distribution": "trained with a start distribution"}[kind]
+        raise DiffPoseEdgeError(f"this bundle was {made}: its modes are {', '.join(known)}, not {mode!r}")
+    raise DiffPoseEdgeError(f"expected a mode out of {', '.join(known)}, got {mode!r}")
 
 
 def generator_of(seed: int | np.random.Generator | None) -> np.random.Generator:
@@ -54,6 +69,56 @@ def noise_start(x: Array, e: Array, a_t: float) -> None:
     """
     x *= np.float32(np.sqrt(a_t))
     x += np.float32(np.sqrt(1.0 - a_t)) * e
+
+
+def balanced_draws(persons: int, N: int, rng: np.random.Generator) -> Array:
+    """Draw whitened starts (persons, N, 17, 5): standard normal each, but the N draws of a person sum to zero.
+
+    r_n = sqrt(N / (N - 1)) (e_n - mean(e)): every single draw is exactly N(0, 1), and two of them correlate by
+    -1 / (N - 1). Where the reverse process is nearly linear in its start, the mean of the N results is then the mean of the
+    posterior, without the sampling error of a few draws. N = 1 is a plain draw. Person after person, so that a person's
+    draws do not depend on how many come in one batch.
+    """
+    e = rng.standard_normal((persons, N, J, 5), dtype=np.float32)
+    if N == 1:
+        return e
+    return ((e - e.mean(axis=1, keepdims=True)) * np.float32(np.sqrt(N / (N - 1)))).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class StartDraws:
+    """Drawn starts of B people: ``uv`` (B, N, 17, 2) the components' means in the person's frame, ``covariance``
+    (B, N, 17, 2, 2) theirs or None, ``confidence`` (B, 17), and the whitened draws ``r`` (B, N, 17, 5).
+    """
+
+    uv: Array
+    covariance: Array | None
+    confidence: Array
+    r: Array
+
+    def parameters(self, people: slice, xyz: Array, spread: StartSpread) -> tuple[Array, Array]:
+        """Return mu (b, N, 17, 5) and L's entries (b, N, 17, 6) for contexts xyz (b, 17, 3), root-relative."""
+        uv = self.uv[people]
+        covariance = None if self.covariance is None else self.covariance[people]
+        shape = uv.shape[:3]
+        confidence = np.broadcast_to(self.confidence[people, None], shape)
+        return start_parameters(uv, covariance, confidence, np.broadcast_to(xyz[:, None], (*shape, 3)), spread)
+
+
+def draw_starts(uv: Array, confidence: Array, view: PersonView, mixture: Mixture | None, N: int, rng: np.random.Generator) -> StartDraws:
+    """Draw N starts for each of B people from the start distribution H_K (all but x, y, z, which the encoder gives).
+
+    uv (B, 17, 2) in the image, confidence (B, 17). Without a mixture every sample starts around the keypoints; with one,
+    each joint of each sample around a component drawn with its weight.
+    """
+    B = len(uv)
+    if mixture is None:
+        own = view.to_person(uv)[:, None]
+        return StartDraws(np.broadcast_to(own, (B, N, J, 2)), None, confidence, balanced_draws(B, N, rng))
+    _, mean, cholesky = draw(mixture, N, rng, balanced=True)
+    scale = view.scale[:, None, None, None]
+    covariance = (cholesky @ np.swapaxes(cholesky, -1, -2) / np.square(scale)[..., None]).astype(np.float32)
+    return StartDraws(view.to_person(mean.astype(np.float32)), covariance, confidence, balanced_draws(B, N, rng))
 
 
 def fill_missing(uv: Array, observed: NDArray[np.bool_]) -> Array:

@@ -57,3 +57,39 @@ def random_pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     from diffpose_edge.reference.random_weights import write_random_pair
 
     return write_random_pair(tmp_path_factory.mktemp("checkpoints"), seed=7)
+
+
+@pytest.fixture(scope="session")
+def conditioned_pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """An untrained conditioned frame pair, 16 wide: denoiser and context encoder."""
+    from diffpose_edge.reference.random_weights import write_random_conditioned_pair
+
+    return write_random_conditioned_pair(tmp_path_factory.mktemp("checkpoints"), seed=3)
+
+
+@pytest.fixture(scope="session")
+def conditioned_video_pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """An untrained conditioned video pair over 5 frames, 16 wide."""
+    from diffpose_edge.reference.random_weights import write_random_conditioned_pair
+
+    return write_random_conditioned_pair(tmp_path_factory.mktemp("checkpoints"), seed=5, frames=5)
+
+
+@pytest.fixture(scope="session")
+def conditioned_bundle(conditioned_pair: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of the conditioned frame pair with P=2, N=3. Read only."""
+    from diffpose_edge.export import export_bundle
+
+    out = tmp_path_factory.mktemp("bundles") / "conditioned"
+    export_bundle(*conditioned_pair, out, persons=2, samples=3)
+    return out
+
+
+@pytest.fixture(scope="session")
+def conditioned_video_bundle(conditioned_video_pair: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of the conditioned video pair with P=2, N=3. Read only."""
+    from diffpose_edge.export import export_bundle
+
+    out = tmp_path_factory.mktemp("bundles") / "conditioned_video"
+    export_bundle(*conditioned_video_pair, out, persons=2, samples=3)
+    return out

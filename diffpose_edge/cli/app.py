@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 import diffpose_edge
-from diffpose_edge.cli import demo, doctor, export, inspect, run, verify
+from diffpose_edge.cli import convert, demo, doctor, evaluate, export, inspect, run, train, verify
 
 app = typer.Typer(
     name="diffpose-edge",
@@ -35,6 +35,9 @@ def _options(
 app.command("export")(export.export)
 app.command("run")(run.run)
 app.command("verify")(verify.verify)
+app.command("evaluate")(evaluate.evaluate)
+app.command("train")(train.train)
 app.command("inspect")(inspect.inspect)
 app.command("doctor")(doctor.doctor)
 app.command("demo")(demo.demo)
+app.command("convert")(convert.convert)

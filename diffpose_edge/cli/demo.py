@@ -9,68 +9,73 @@ import numpy as np
 import typer
 
 from diffpose_edge.atomic import atomic_file, output_error
+from diffpose_edge.bones import bone_length_variation
 from diffpose_edge.cli.terminal import counting, say, stages
 from diffpose_edge.cli.verify import print_comparisons
-from diffpose_edge.clips import street_walk
+from diffpose_edge.clips import Clip, street_walk, trained_pair
 from diffpose_edge.drawing import ClipPoses, draw_gif, draw_png
 from diffpose_edge.extras import require
 
-UNTRAINED = "UNTRAINED seeded random weights: the input is real, the 3D poses mean nothing yet"
 SEED = 0
 GIF_STRIDE = 3
+PAIRS = ("frame", "video")
 
 
 def demo(
-    folder: Annotated[Path, typer.Option("--out", help="Folder for the bundle, the results and the pictures.")] = Path("demo"),
+    folder: Annotated[Path, typer.Option("--out", help="Folder for the bundles, the results and the pictures.")] = Path("demo"),
 ) -> None:
-    """Do the main job on a real clip: checkpoint, export, verify, run, picture.
+    """Do the main job on a real clip: trained weights, export, verify, run, picture.
 
-    The clip is 230 frames of a person walking in a street. Trained weights do not ship yet: the checkpoints are written
-    here from a seed, in the released format and size, so the poses are meaningless while everything else is real.
+    The clip is 230 frames of a person walking in a street, the weights are those that ship: a frame pair and a video pair,
+    both trained on synthetic views of motion capture alone.
     """
-    require("torch", "onnx", "onnxscript", "onnxruntime", "matplotlib", "PIL")
-    from diffpose_edge.export import export_bundle
-    from diffpose_edge.export.verification import verify_bundle
-    from diffpose_edge.reference.random_weights import write_random_pair
-    from diffpose_edge.runtime import PoseRuntime
-
+    require("torch", "safetensors", "onnx", "onnxscript", "onnxruntime", "matplotlib", "PIL")
     clip = street_walk()
-    keypoints = clip.keypoints
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as err:
         raise output_error(folder, err) from err
-    with stages("checkpoints and export", 4) as stage:
-        stage("writing seeded checkpoints in the released format")
-        denoiser, context = write_random_pair(folder / "checkpoints", SEED)
-        bundle = export_bundle(
-            denoiser, context, folder / "bundle", samples=5, replace_existing=True, note=UNTRAINED, progress=stage
-        ).bundle
-    say(f"1. exported {denoiser.name} and {context.name} (96 wide, 5 layers) to {bundle.path}")
+    passed = [_one_pair(pair, clip, folder) for pair in PAIRS]
+    if not all(passed):
+        raise typer.Exit(1)
 
-    with stages("verify", 5) as stage:
-        report = verify_bundle(bundle, denoiser, context, keypoints, progress=stage)
-    say("2. every layer, every step and the pose, ONNX Runtime against PyTorch:")
+
+def _one_pair(pair: str, clip: Clip, folder: Path) -> bool:
+    from diffpose_edge.export import export_bundle
+    from diffpose_edge.export.verification import verify_bundle
+    from diffpose_edge.runtime import PoseRuntime
+
+    denoiser, context = trained_pair(pair)
+    with stages(f"{pair}: export", 3) as stage:
+        bundle = export_bundle(denoiser, context, folder / f"{pair}-bundle", samples=5, replace_existing=True, progress=stage).bundle
+    d = bundle.manifest.denoiser
+    say(f"1. {pair}: exported the trained pair (denoiser {d.hidden} wide, {d.layers} layers) to {bundle.path}")
+
+    with stages(f"{pair}: verify", 5) as stage:
+        report = verify_bundle(bundle, denoiser, context, clip.keypoints, progress=stage)
+    say(f"2. {pair}: every layer, every step and the pose, ONNX Runtime against PyTorch:")
     print_comparisons(report.sections)
 
-    with PoseRuntime.load(bundle) as runtime, counting("frames", len(keypoints)) as done:
+    with PoseRuntime.load(bundle) as runtime, counting("frames", len(clip.keypoints)) as done:
         estimates = []
-        for estimate in runtime.estimate_clip(keypoints, SEED, mode="noised"):
+        for estimate in runtime.estimate_clip(clip.keypoints, SEED):
             estimates.append(estimate)
             done(len(estimate.joints))
-    joints, samples = (np.concatenate([getattr(e, name) for e in estimates]) for name in ("joints", "samples"))
-    with atomic_file(folder / "poses.npz") as temporary, open(temporary, "wb") as file:
-        np.savez(file, joints=joints, samples=samples)
-    found = int(np.isfinite(joints).all(axis=(1, 2)).sum())
-    step_ms = np.median([e.timings.steps.mean() for e in estimates]) * 1000
-    say(f"3. {found} of {len(joints)} frames posed (in the others nobody was found), {step_ms:.2f} ms per diffusion step")
-
-    drawn = ClipPoses(keypoints, joints, samples, clip.image_size, clip.fps, UNTRAINED)
+    results = {name: np.concatenate([getattr(e, name) for e in estimates]) for name in ("joints", "samples", "covariance")}
+    with atomic_file(folder / f"{pair}-poses.npz") as temporary, open(temporary, "wb") as file:
+        np.savez(file, **results)
+    joints = results["joints"]
     posed = np.flatnonzero(np.isfinite(joints).all(axis=(1, 2)))
-    draw_png(drawn, [int(posed[i]) for i in np.linspace(0, len(posed) - 1, 4).astype(int)], folder / "poses.png")
+    step_ms = np.median([e.timings.steps.mean() / e.timings.batches for e in estimates]) * 1000
+    say(
+        f"3. {pair}: {len(posed)} of {len(joints)} frames posed (in the others nobody was found), {step_ms:.2f} ms per diffusion step; "
+        f"bone lengths vary by {100 * bone_length_variation(joints[posed]).mean():.1f} % over the clip"
+    )
+    caption = f"{pair} pair, N = {bundle.manifest.shape.N} samples, K = {len(bundle.manifest.timesteps)} steps"
+    drawn = ClipPoses(clip.keypoints, joints, results["samples"], clip.image_size, clip.fps, caption)
+    draw_png(drawn, [int(posed[i]) for i in np.linspace(0, len(posed) - 1, 4).astype(int)], folder / f"{pair}-poses.png")
     frames = list(range(0, len(joints), GIF_STRIDE))
     with counting("drawing", len(frames)) as done:
-        draw_gif(drawn, frames, folder / "poses.gif", lambda: done(1))
-    say(f"4. {folder / 'poses.png'} and {folder / 'poses.gif'}: {UNTRAINED}")
-    if not report.passed:
-        raise typer.Exit(1)
+        draw_gif(drawn, frames, folder / f"{pair}-poses.gif", lambda: done(1))
+    say(f"4. {pair}: {folder / f'{pair}-poses.png'} and {folder / f'{pair}-poses.gif'}")
+    return report.passed

@@ -18,6 +18,7 @@ from diffpose_edge.extras import OPTIONAL, install_command, is_installed
 ABILITIES = {
     "run bundles on the CPU": ("onnxruntime",),
     "export and verify": ("torch", "onnx", "onnxscript", "onnxruntime"),
+    "train": ("torch", "safetensors"),
     "draw the demo's pictures": ("matplotlib", "PIL"),
 }
 

@@ -11,20 +11,24 @@ from diffpose_edge.cli.terminal import err, parsed_timesteps, say, stages
 
 
 def export(
-    denoiser: Annotated[Path, typer.Option(help="Released denoiser checkpoint, such as diffpose_uvxyz_cpn.pth.")],
-    context: Annotated[Path, typer.Option(help="Released context encoder: the frame encoder (gcn_xyz) or a MixSTE video encoder.")],
+    denoiser: Annotated[Path, typer.Option(help="Released denoiser (such as diffpose_uvxyz_cpn.pth), or denoiser.safetensors of 'train'.")],
+    context: Annotated[Path, typer.Option(help="Released frame encoder (gcn_xyz) or MixSTE, or context.safetensors of 'train'.")],
     out_path: Annotated[Path, typer.Option("--out", help="The bundle to write: a new folder.")],
-    heads: Annotated[int, typer.Option(help="Attention heads of the denoiser and frame encoder; checkpoints do not record them.")] = 4,
+    heads: Annotated[int, typer.Option(help="Attention heads of the denoiser and frame encoder; released files do not record them.")] = 4,
     video_heads: Annotated[int, typer.Option(help="Attention heads of a MixSTE.")] = 8,
     mirror: Annotated[bool, typer.Option(help="Average a MixSTE's answer with that for the mirrored input, as released.")] = True,
     persons: Annotated[int, typer.Option(help="P: people (or frames) in a batch.")] = 1,
     samples: Annotated[int, typer.Option(help="N: samples of each person.")] = 5,
     timesteps: Annotated[
-        str, typer.Option(help="Default timesteps of the reverse process, largest first. Others can be chosen at run time.")
-    ] = "12,0",
+        str | None,
+        typer.Option(
+            help="Default timesteps of the reverse process, largest first (12,0 for released weights, 49,39,29,19,9 for trained "
+            "ones). Others can be chosen at run time."
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option(help="Replace a bundle that stands at --out.")] = False,
 ) -> None:
-    """Export a released pair of checkpoints to a bundle, checking every layer against PyTorch.
+    """Export a pair of checkpoints, released or trained here, to a bundle, checking every layer against PyTorch.
 
     Shapes are fixed: choose P and N for the robot. The graphs are ONNX opset 17, float32. Nothing is written unless the
     graphs reproduce PyTorch.
@@ -32,7 +36,6 @@ def export(
     from diffpose_edge.export import export_bundle
 
     steps = parsed_timesteps(timesteps)
-    assert steps is not None
     with stages("export", 3) as stage:
         report = export_bundle(
             denoiser,

@@ -23,20 +23,24 @@ def run(
             "The third number is a confidence; 0 means not seen."
         ),
     ],
-    out_path: Annotated[Path, typer.Option("--out", help="npz to write: joints, samples, covariance, observed.")],
+    out_path: Annotated[Path, typer.Option("--out", help="npz to write: joints, context, samples, covariance, observed.")],
     timesteps: Annotated[str | None, typer.Option(help="Timesteps, largest first (default: the bundle's).")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the noise in mode 'noised'.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the N draws.")] = 0,
     mode: Annotated[
-        str, typer.Option(help="Start of the samples: 'released' (the detected pose, no noise) or 'noised' (N draws around it).")
-    ] = "released",
+        str | None,
+        typer.Option(
+            help="Start of the samples (default: the bundle's). Trained pairs: 'distribution' (N draws of the start distribution). "
+            "Released weights: 'released' (the detected pose, no noise) or 'noised' (N draws around it)."
+        ),
+    ] = None,
     trace: Annotated[bool, typer.Option(help="Also write 'trajectory' (frames,K+1,N,17,5): every state.")] = False,
     threads: Annotated[int | None, typer.Option(help="Threads within an operator (default: one for each core).")] = None,
     backend: Annotated[str, typer.Option(help="Inference backend.")] = "onnxruntime",
 ) -> None:
     """Estimate the 3D poses of one person's clip. Needs no PyTorch.
 
-    OUT holds joints (frames,17,3) in metres relative to the hip, samples (frames,N,17,3), covariance (frames,17,3,3) and
-    observed (frames,17). Frames in which too few joints were seen are NaN.
+    OUT holds joints (frames,17,3) in metres relative to the hip, context (frames,17,3) the encoder's own pose, samples
+    (frames,N,17,3), covariance (frames,17,3,3) and observed (frames,17). Frames in which too few joints were seen are NaN.
     """
     from diffpose_edge.runtime import PoseRuntime
     from diffpose_edge.runtime.start import checked_mode, generator_of
@@ -55,7 +59,7 @@ def run(
             for estimate in runtime.estimate_clip(clip, seed, timesteps=steps, mode=mode, trace=trace):
                 estimates.append(estimate)
                 done(len(estimate.joints))
-        names = ("joints", "samples", "covariance", "observed")
+        names = ("joints", "context", "samples", "covariance", "observed")
         results: dict[str, Any] = {name: np.concatenate([getattr(e, name) for e in estimates]) for name in names}
         if trace:
             # Stored by frame; the estimates hold it by step.

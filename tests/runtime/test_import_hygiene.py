@@ -20,6 +20,9 @@ UNWANTED = (
     "rich",
     "matplotlib",
     "PIL",
+    "safetensors",
+    "sklearn",
+    "scipy",
     "diffpose_edge.cli",
     "diffpose_edge.drawing",
     "diffpose_edge.export",
@@ -35,8 +38,10 @@ from diffpose_edge.runtime import PoseRuntime
 with PoseRuntime.load(sys.argv[1], threads=1) as runtime:
     shape = runtime.bundle.manifest.shape
     window = (17, 2) if shape.F == 1 else (shape.F, 17, 2)
-    for mode in ("released", "noised"):
-        estimate = runtime.estimate(np.zeros((3, *window)), seed=0, timesteps=(6, 0), mode=mode, trace=True)
+    modes = ("released", "noised") if runtime.bundle.manifest.process.kind == "released" else ("distribution",)
+    for mode in modes:
+        keypoints = np.random.default_rng(0).uniform(-1, 1, (3, *window))
+        estimate = runtime.estimate(keypoints, seed=0, timesteps=(6, 0), mode=mode, trace=True)
         assert np.isfinite(estimate.joints).all()
 print(json.dumps(sorted(sys.modules)))
 """
@@ -59,7 +64,10 @@ def test_importing_the_runtime_loads_neither_tools_nor_a_backend() -> None:
 
 
 def test_importing_the_shared_vocabulary_needs_numpy_alone() -> None:
-    names = ("atomic", "bundle", "clips", "comparison", "keypoints", "layouts", "manifest", "schedule", "skeleton", "tolerances")
+    names = (
+        "atomic", "bones", "bundle", "clips", "comparison", "distribution", "evaluation", "heatmaps", "keypoints", "layouts",
+        "manifest", "metrics", "mixtures", "person", "schedule", "scoring", "skeleton", "tolerances", "uncertainty",
+    )  # fmt: skip
     code = f"import sys, json; [__import__('diffpose_edge.' + name) for name in {names}]; print(json.dumps(sorted(sys.modules)))"
     modules = json.loads(_python(code))
     assert [name for name in (*UNWANTED, "onnxruntime", "diffpose_edge.runtime") if name in modules] == []
@@ -73,3 +81,7 @@ def test_loading_and_running_a_frame_bundle_loads_no_tools(golden_bundle: Path) 
 
 def test_loading_and_running_a_video_bundle_loads_no_tools(golden_video_bundle: Path) -> None:
     assert _unwanted(json.loads(_python(RUN_A_BUNDLE, str(golden_video_bundle)))) == []
+
+
+def test_the_distribution_mode_loads_no_tools(conditioned_bundle: Path) -> None:
+    assert _unwanted(json.loads(_python(RUN_A_BUNDLE, str(conditioned_bundle)))) == []

@@ -21,7 +21,7 @@ from diffpose_edge.runtime.start import LEAST_OBSERVED
 from diffpose_edge.skeleton import ROOT, J
 from diffpose_edge.tolerances import FP32_STATE_REL, pose_budget_mm
 
-RESULTS = ("joints", "covariance", "samples", "observed")
+RESULTS = ("joints", "covariance", "samples", "observed", "context")
 N, FRAMES = 3, 9
 
 

@@ -127,6 +127,8 @@ def test_seen_joints_are_untouched_and_unseen_ones_are_in_balance_with_their_nei
 
 
 def test_the_modes_are_checked_by_name() -> None:
-    assert [checked_mode(mode) for mode in MODES] == ["released", "noised"]
+    assert [checked_mode(mode) for modes in MODES.values() for mode in modes] == ["released", "noised", "distribution"]
+    assert [checked_mode(None, kind) for kind in MODES] == ["released", "distribution"]
+    assert checked_mode(None) is None
     with pytest.raises(DiffPoseEdgeError, match="out of released, noised, got 'Released'"):
         checked_mode("Released")
