@@ -1,5 +1,6 @@
 # make demo   the main job on a real clip
 # make test   the tests
+# make train  the weights that ship
 # The first run of either makes .venv; a second run is quick.
 
 PYTHON ?= python3
@@ -8,7 +9,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 SETUP  := pyproject.toml setup.py constraints.txt
 
-.PHONY: demo test test-fast lint format typecheck bench clean
+.PHONY: demo test test-fast lint format typecheck bench sweep train clean
 
 demo: $(VENV)/demo.ready
 	$(BIN)/diffpose-edge demo --out demo
@@ -36,16 +37,28 @@ typecheck: $(VENV)/test.ready
 bench: $(VENV)/demo.ready
 	$(BIN)/python -m diffpose_edge.benchmarks.step_latency
 
+# Accuracy against latency over N and K, into benchmarks/results/.
+sweep: $(VENV)/demo.ready
+	$(BIN)/python -m diffpose_edge.benchmarks.accuracy_sweep --pair frame
+	$(BIN)/python -m diffpose_edge.benchmarks.accuracy_sweep --pair video
+
+# The weights that ship, from the shipped motion capture: hours on two cores (docs/training.md). Stop it and go on as you like.
+train: $(VENV)/demo.ready
+	for pair in frame video; do \
+		$(BIN)/diffpose-edge train $$pair --out training/$$pair && mkdir -p diffpose_edge/weights/$$pair && \
+		cp training/$$pair/context.safetensors training/$$pair/denoiser.safetensors diffpose_edge/weights/$$pair/ || exit 1; \
+	done
+
 $(VENV)/demo.ready: $(SETUP)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 		{ echo "diffpose-edge needs Python 3.10 or newer; name one: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV) (PyTorch is large: the first time takes minutes)"
-	$(PIP) --editable '.[export,report]'
+	$(PIP) --editable '.[export,report,train]'
 	touch $@
 
 $(VENV)/test.ready: $(VENV)/demo.ready
-	$(PIP) setuptools wheel --editable '.[export,report,test,dev]'
+	$(PIP) setuptools wheel --editable '.[export,report,train,test,dev]'
 	touch $@
 
 clean:

@@ -43,7 +43,7 @@ class StartSpread:
 
     ``confidence`` (B,) increasing from 0 to 1; ``uv`` (B, 17) in the person's frame; ``xyz`` (B, 17, 3) metres: what the
     context encoder errs by when that joint was seen with that confidence. ``residual`` (B, 17, 3) metres is what the whole
-    model errs by (see :func:`diffpose_edge.runtime.estimate.aggregate`).
+    model errs by (see :func:`diffpose_edge.runtime.estimate.calibrated`).
     """
 
     confidence: Array

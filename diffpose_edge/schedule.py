@@ -119,10 +119,12 @@ def step_coefficients(alpha_bar: NDArray[np.float64], timesteps: Sequence[int], 
 
     v = sqrt(a_t) eps - sqrt(1 - a_t) x0 (Salimans & Ho, *Progressive Distillation*, ICLR 2022): with it x0 is
     sqrt(a_t) x_t - sqrt(1 - a_t) v, which stays well-conditioned where a_t is near 0 and epsilon says nothing about x0.
-    Raises TimestepError.
+    Raises TimestepError; ValueError for another prediction.
     """
     if prediction == "eps":
         return ddim_coefficients(alpha_bar, timesteps)
+    if prediction != "v":
+        raise ValueError(f"expected prediction 'eps' or 'v', got {prediction!r}")
     steps = checked_timesteps(timesteps, len(alpha_bar))
     a_t = np.asarray(alpha_bar, np.float64)[list(steps)]
     a_s = np.append(a_t[1:], 1.0)

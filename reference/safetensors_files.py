@@ -88,7 +88,7 @@ def load_trained(path: str | Path) -> TrainedFile:
     """Load a network written by :func:`save_trained`. Raises CheckpointError."""
     weights, record = read_safetensors(path)
     kind, config = record.get("network"), record.get("config")
-    if kind not in _KINDS or not isinstance(config, dict):
+    if not isinstance(kind, str) or kind not in _KINDS or not isinstance(config, dict):
         raise CheckpointError(f"{path}: expected a network out of {', '.join(_KINDS)} with its config, got {kind!r}")
     try:
         _check_config(kind, config)

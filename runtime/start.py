@@ -64,8 +64,9 @@ def released_start(uv: Array, xyz: Array, x: Array) -> None:
 def noise_start(x: Array, e: Array, a_t: float) -> None:
     """Carry a start to the noise level of the first timestep, in place: x = sqrt(a_t) x + sqrt(1 - a_t) e.
 
-    This is the forward process that the released weights were trained with (DDPM, Ho et al. 2020, equation 4), applied
-    to the released start; e (P N, 17, 5) is standard normal. It gives N samples that differ.
+    This is DDPM's forward process (Ho et al. 2020, equation 4) on the released schedule, applied to the released start;
+    e (P N, 17, 5) is standard normal. It gives N samples that differ. (The released training draws x, y, z so, and scales
+    the noise of u, v by the data file's deviations: docs/paper-and-released.md.)
     """
     x *= np.float32(np.sqrt(a_t))
     x += np.float32(np.sqrt(1.0 - a_t)) * e

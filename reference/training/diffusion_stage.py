@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from diffpose_edge.distribution import StartSpread, sigma_of, start_channels, start_parameters, unwhitened, whitened
 from diffpose_edge.reference.graph_networks import Denoiser
 from diffpose_edge.reference.training.batches import Batch
+from diffpose_edge.reference.training.bodies import CHILDREN, PARENTS
 from diffpose_edge.reference.training.context_stage import Encoder, context_of
 from diffpose_edge.reference.training.fast_forward import denoised
 from diffpose_edge.schedule import step_coefficients, trailing_timesteps
@@ -25,6 +26,7 @@ LATE_SHARE = 0.3
 # Beyond this many standard deviations an error counts linearly, not squared: detectors fail in ways that no normal law has.
 HUBER = 1.5
 METRIC_SHARE = 0.5
+BONE_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,9 @@ def diffusion_loss(
 ) -> tuple[Tensor, dict[str, float]]:
     """Return the loss of predicting v at drawn timesteps.
 
-    Two parts: the error of v in whitened units (all five coordinates, Huber's loss), and the distance in metres between the
-    pose that v means and the true one.
+    Three parts: the error of v in whitened units (all five coordinates, Huber's loss); the distance in metres between the
+    pose that v means and the true one; and how much longer or shorter its bones are, since the most likely place of every
+    joint for itself makes limbs shrink wherever the depth is in doubt.
     """
     B, T = len(starts.mu), len(alpha_bar)
     t = np.where(rng.random(B) < LATE_SHARE, rng.integers(T - T // 5, T, B), rng.integers(0, T, B))
@@ -89,8 +92,17 @@ def diffusion_loss(
     # x0 = sqrt(a) x_t - sqrt(1 - a) v: its error is that of v times sqrt(1 - a), in metres times sigma.
     sigma = torch.from_numpy(starts.cholesky[..., 3:])
     metric = (torch.from_numpy(root_b) * sigma * (out - v)[..., 2:]).square().sum(dim=-1).add(1e-8).sqrt().mean()
-    # A twentieth of a metre is about what the starts spread by: both parts count alike.
-    return whitened_loss + METRIC_SHARE * metric / 0.05, {"x0_mm": 1000.0 * float(metric.detach())}
+    r0_hat = torch.from_numpy(root_a * x_t) - torch.from_numpy(root_b) * out
+    pose = torch.from_numpy(starts.mu[..., 2:]) + sigma * r0_hat[..., 2:]
+    bones = (bone_lengths_of(pose) - bone_lengths_of(torch.from_numpy(starts.h0[..., 2:]))).abs().mean()
+    # A twentieth of a metre is about what the starts spread by: the parts count alike.
+    loss = whitened_loss + METRIC_SHARE * metric / 0.05 + BONE_SHARE * bones / 0.05
+    return loss, {"x0_mm": 1000.0 * float(metric.detach()), "bones_mm": 1000.0 * float(bones.detach())}
+
+
+def bone_lengths_of(poses: Tensor) -> Tensor:
+    """Poses (…, 17, 3) → lengths of the 16 bones (…, 16), in the same unit."""
+    return (poses[..., CHILDREN, :] - poses[..., PARENTS, :]).square().sum(dim=-1).add(1e-8).sqrt()
 
 
 @torch.no_grad()

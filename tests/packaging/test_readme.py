@@ -34,7 +34,7 @@ def folder(golden, tmp_path_factory):
 
 def test_every_command_of_the_readme_runs(folder):
     commands = [line for line in shell_lines() if line.startswith("diffpose-edge")]
-    assert [c.split()[1] for c in commands] == ["export", "verify", "inspect", "run", "doctor"]
+    assert [c.split()[1] for c in commands] == ["export", "verify", "inspect", "run", "doctor", "evaluate", "train"]
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     for command in commands:
         result = subprocess.run(command, shell=True, cwd=folder, env=environment, capture_output=True, text=True, check=False)
@@ -48,7 +48,7 @@ def test_the_embedding_example_runs(golden, golden_bundle, tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     exec(compile(example, "README.md", "exec"), {"keypoints": golden.expected["input_2d"]})
     shapes = capsys.readouterr().out.splitlines()
-    assert shapes[:2] == ["(3, 17, 3)", "(3, 3, 17, 3)"]
+    assert shapes[:3] == ["(3, 17, 3)", "(3, 3, 17, 3)", "(3, 17, 3, 3)"]
 
 
 def test_make_knows_the_targets_that_the_texts_name():
