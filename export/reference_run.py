@@ -82,4 +82,5 @@ def _conditioned(model: ConditionedDiffPose, clip: Keypoints, timesteps: Sequenc
         state[..., :2] = own.to_image(state[..., :2])
     told = {"feature": feature.numpy(), "start": start}
     trajectory = h.reshape(len(h), frames, N, J, 5)
-    return ReferenceRun(observation, states, told, trajectory, np.mean(poses, axis=1, dtype=np.float64).astype(np.float32))
+    joints = np.asarray(np.mean(poses, axis=1, dtype=np.float64))
+    return ReferenceRun(observation, states, told, trajectory, joints.astype(np.float32))

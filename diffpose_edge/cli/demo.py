@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -61,7 +61,7 @@ def _one_pair(pair: str, clip: Clip, folder: Path) -> bool:
         for estimate in runtime.estimate_clip(clip.keypoints, SEED):
             estimates.append(estimate)
             done(len(estimate.joints))
-    results = {name: np.concatenate([getattr(e, name) for e in estimates]) for name in ("joints", "samples", "covariance")}
+    results: dict[str, Any] = {name: np.concatenate([getattr(e, name) for e in estimates]) for name in ("joints", "samples", "covariance")}
     with atomic_file(folder / f"{pair}-poses.npz") as temporary, open(temporary, "wb") as file:
         np.savez(file, **results)
     joints = results["joints"]

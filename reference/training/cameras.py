@@ -7,13 +7,14 @@ yaw, pitch and roll, and the person put at a drawn distance along the ray of a d
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from diffpose_edge.reference.training.rotations import about
 
-Array = NDArray[np.float32]
+Array = NDArray[Any]
 
 # Height over width of the image, and how often.
 ASPECTS = np.array([9 / 16, 3 / 4, 1.0, 4 / 3, 16 / 9])

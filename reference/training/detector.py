@@ -55,8 +55,8 @@ def detect(uv: Array, aspect: Array, rng: np.random.Generator) -> Detections:
     legs, arms = rng.random((2, B, 1)) < 0.025
     when = _interval(B, F, rng)
     swapped = np.zeros((B, F, J), bool)
-    for part, order, joints in ((legs, LEGS_SWAPPED, range(1, 7)), (arms, ARMS_SWAPPED, range(11, 17))):
-        wrong = part & when
+    for happens, order, joints in ((legs, LEGS_SWAPPED, range(1, 7)), (arms, ARMS_SWAPPED, range(11, 17))):
+        wrong = happens & when
         found = np.where(wrong[..., None, None], found[:, :, order], found)
         swapped[:, :, joints] |= wrong[..., None]
     ambiguous = swapped | ((rng.random((B, 1, J)) < 0.06) & when[..., None])
@@ -105,8 +105,8 @@ def _interval(B: int, F: int, rng: np.random.Generator) -> NDArray[np.bool_]:
 def _occlusion(B: int, F: int, rng: np.random.Generator) -> Array:
     """How hidden each joint is (B, F, 17), 0 to 1."""
     members = np.zeros((len(PARTS), J), np.float32)
-    for i, part in enumerate(PARTS):
-        members[i, list(part)] = 1.0
+    for i, joints in enumerate(PARTS):
+        members[i, list(joints)] = 1.0
     hidden = np.zeros((B, F, J), np.float32)
     for share in (0.3, 0.1):
         part = members[rng.integers(len(PARTS), size=B)]

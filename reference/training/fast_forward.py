@@ -50,7 +50,8 @@ def _attention(attention: SelfAttention, x: Tensor) -> Tensor:
     q, k, v, out = attention.linears
     weight, bias = torch.cat([q.weight, k.weight, v.weight]), torch.cat([q.bias, k.bias, v.bias])
     parts = functional.linear(x, weight, bias).view(j, b, 3, attention.heads, c // attention.heads).permute(2, 1, 3, 0, 4)
-    h = functional.scaled_dot_product_attention(*parts.unbind(0))
+    q_of, k_of, v_of = parts.unbind(0)
+    h = functional.scaled_dot_product_attention(q_of, k_of, v_of)
     return out(h.permute(2, 0, 1, 3).reshape(j, b, c))
 
 

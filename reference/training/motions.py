@@ -20,7 +20,7 @@ from diffpose_edge.reference.training.procedural import random_motions
 from diffpose_edge.reference.training.rotations import frame_of, rotated, small
 from diffpose_edge.skeleton import J
 
-Array = NDArray[np.float32]
+Array = NDArray[Any]
 
 # Whole clips that training never sees: another body (boxing), a climb, a walk, a playground.
 HELD_OUT = ("boxing", "climb_3", "cmu_02_01", "cmu_01_06")
@@ -121,7 +121,7 @@ class MotionSource:
         # Rows are vectors: v^T R are the coordinates of v in the columns of R.
         self.bones = np.matmul(bones, self.pelvis)
         self.starts = np.concatenate(starts)
-        self.bodies = np.unique(np.round(np.stack(bodies), 3), axis=0)
+        self.bodies: Array = np.unique(np.round(np.stack(bodies), 3), axis=0)
 
     def window(self, count: int, rng: np.random.Generator) -> Motion:
         """Draw windows as they were captured, at 0.5 to 1.6 times their speed."""
@@ -147,13 +147,14 @@ class MotionSource:
         bones = base.bones.copy()
         legs = self.window(count, rng).bones
         swap = rng.random(count) < 0.4
-        bones[np.ix_(swap, range(self.frames), LEGS)] = legs[np.ix_(swap, range(self.frames), LEGS)]
+        every = np.arange(self.frames)
+        bones[np.ix_(swap, every, LEGS)] = legs[np.ix_(swap, every, LEGS)]
         for arm in (LEFT_ARM, RIGHT_ARM):
             donor = self.window(count, rng).bones
             swap = rng.random(count) < 0.4
             # An arm goes with its trunk: from the donor's shoulder axes to the receiver's.
             turn = np.matmul(_trunk(bones[swap]), np.swapaxes(_trunk(donor[swap]), -1, -2))
-            bones[np.ix_(swap, range(self.frames), arm)] = rotated(turn, donor[swap][:, :, arm])
+            bones[np.ix_(swap, every, arm)] = rotated(turn, donor[swap][:, :, arm])
         made_up = rng.random(count) < 0.3
         bones[made_up] = random_motions(int(made_up.sum()), self.frames, rng)
         for moved, degrees in TURNS:

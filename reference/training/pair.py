@@ -178,7 +178,8 @@ def measured_residual(
         # The newest frame of each window.
         starts = draw_starts(encoder, batch, spread, 1, rng)
         r = rng.standard_normal(starts.mu.shape, dtype=np.float32)
-        poses = sum(sampled(denoiser, starts, alpha_bar, 5, sign * r)[..., 2:] for sign in (1.0, -1.0)) / 2
+        there, back = (sampled(denoiser, starts, alpha_bar, 5, sign * r)[..., 2:] for sign in (1.0, -1.0))
+        poses = (there + back) / 2
         errors.append(poses - poses[:, :1] - starts.h0[..., 2:])
         confidences.append(batch.detections.confidence[:, -1])
     table = table_of(np.concatenate(errors), np.concatenate(confidences))

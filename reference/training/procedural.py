@@ -6,6 +6,8 @@ only has to surround what people do.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,7 +15,7 @@ from diffpose_edge.reference.training.bodies import BONE_TO
 from diffpose_edge.reference.training.rotations import about
 from diffpose_edge.skeleton import BONES
 
-Array = NDArray[np.float32]
+Array = NDArray[Any]
 DOWN = np.array([0.0, 0.0, -1.0], np.float32)
 UP = -DOWN
 

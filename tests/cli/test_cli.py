@@ -27,7 +27,7 @@ from diffpose_edge.runtime import PoseRuntime
 from diffpose_edge.tolerances import REFERENCE_ABS, pose_budget_mm
 
 Run = Callable[..., SimpleNamespace]
-DOCUMENTED = {"joints": (17, 3), "samples": (3, 17, 3), "covariance": (17, 3, 3), "observed": (17,)}
+DOCUMENTED = {"joints": (17, 3), "context": (17, 3), "samples": (3, 17, 3), "covariance": (17, 3, 3), "observed": (17,)}
 
 
 @pytest.fixture

@@ -45,10 +45,11 @@ def test_every_module_of_the_checkout_is_in_the_wheel(wheel):
 
 def test_the_wheel_has_data_types_marker_licences_and_entry_point(wheel):
     inside = names(wheel)
-    for wanted in ("diffpose_edge/py.typed", "diffpose_edge/data/street_walk_mediapipe33.npz", "diffpose_edge/data/README.md"):
-        assert wanted in inside
+    for wanted in ("py.typed", "data/street_walk_mediapipe33.npz", "data/mocap_h36m17.npz", "data/README.md"):
+        assert f"diffpose_edge/{wanted}" in inside
     info = f"diffpose_edge-{diffpose_edge.__version__}.dist-info"
-    assert {f"{info}/licenses/LICENSE", f"{info}/licenses/diffpose_edge/data/LICENSE.sports2d"} <= set(inside)
+    data = [f"diffpose_edge/data/LICENSE.{name}" for name in ("sports2d", "apache-2.0", "assimp")]
+    assert {f"{info}/licenses/{name}" for name in ("LICENSE", *data)} <= set(inside)
     with zipfile.ZipFile(wheel) as content:
         assert "diffpose-edge = diffpose_edge.cli:main" in content.read(f"{info}/entry_points.txt").decode()
         metadata = content.read(f"{info}/METADATA").decode()

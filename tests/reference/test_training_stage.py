@@ -195,7 +195,7 @@ def test_a_state_that_is_not_this_trainings_is_refused_and_left_alone(run, tmp_p
     assert len(log_of(tmp_path)) == 1
 
 
-@pytest.mark.parametrize("bad", ["loss", "infinite loss", "gradient"])
+@pytest.mark.parametrize("bad", ["loss", "infinite loss", "loss alone", "gradient"])
 def test_a_loss_that_is_not_finite_stops_with_the_last_epoch_kept(run, whole, tmp_path, bad):
 
     def spoilt(step: int, own: tuple[Tensor, dict[str, float]], network: nn.Module) -> tuple[Tensor, dict[str, float]]:
@@ -205,6 +205,8 @@ def test_a_loss_that_is_not_finite_stops_with_the_last_epoch_kept(run, whole, tm
         if bad == "gradient":
             # Zero, with an infinite slope.
             return loss + (0.0 * next(iter(network.parameters())).sum()).abs().sqrt(), figures
+        if bad == "loss alone":
+            return loss + math.inf, figures
         return loss * (math.nan if bad == "loss" else math.inf), figures
 
     with pytest.raises(TrainingError, match=r"no longer finite \(batch 17"):
