@@ -17,7 +17,7 @@ from diffpose_edge.drawing import ClipPoses, draw_gif, draw_png
 from diffpose_edge.extras import require
 
 SEED = 0
-GIF_STRIDE = 3
+GIF_STRIDE = 5
 PAIRS = ("frame", "video")
 
 

@@ -22,7 +22,7 @@ Array = NDArray[np.float32]
 # How often a batch's starts come from mixtures with a second mode, as heatmaps give, instead of plain keypoints.
 MIXTURE_SHARE = 0.3
 # The noisiest fifth of the schedule is drawn more often: the first step from pure noise decides most of the pose.
-LATE_SHARE = 0.3
+LATE_SHARE = 0.5
 # Beyond this many standard deviations an error counts linearly, not squared: detectors fail in ways that no normal law has.
 HUBER = 1.5
 METRIC_SHARE = 0.5

@@ -52,17 +52,18 @@ class TrainingPlan:
 PLANS = {
     "frame": TrainingPlan(
         "frame",
-        GraphNetworkConfig(hidden=64, layers=4, heads=4, channels=CHANNELS),
-        GraphNetworkConfig(hidden=64, layers=5, heads=4, condition=64),
-        StagePlan(epochs=28, steps=250, batch=256),
-        StagePlan(epochs=22, steps=250, batch=256),
+        # A light encoder, run once, and a strong denoiser: what the encoder is given in time, the denoiser lacks.
+        GraphNetworkConfig(hidden=32, layers=2, heads=4, channels=CHANNELS),
+        GraphNetworkConfig(hidden=64, layers=5, heads=4, condition=32),
+        StagePlan(epochs=8, steps=250, batch=256),
+        StagePlan(epochs=20, steps=250, batch=256),
     ),
     "video": TrainingPlan(
         "video",
         VideoConfig(frames=27, width=64, depth=3, heads=4, mirror_average=False, channels=CHANNELS),
         GraphNetworkConfig(hidden=64, layers=4, heads=4, condition=64),
         StagePlan(epochs=18, steps=200, batch=24),
-        StagePlan(epochs=8, steps=200, batch=32, frames_used=8),
+        StagePlan(epochs=10, steps=200, batch=32, frames_used=8),
     ),
     # Learns nothing worth having; shows within seconds that every part of training works.
     "tiny": TrainingPlan(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import re
 import signal
@@ -26,7 +25,7 @@ from diffpose_edge.errors import TrainingError
 from diffpose_edge.reference.checkpoints import denoiser_from_file, frame_encoder_from_file
 from diffpose_edge.reference.safetensors_files import load_trained, read_safetensors
 from diffpose_edge.reference.trained import load_conditioned
-from diffpose_edge.reference.training.log_plot import plot_logs, read_log
+from diffpose_edge.reference.training.log_plot import read_log
 from diffpose_edge.reference.training.plans import PLANS
 from diffpose_edge.schedule import cosine_alpha_bar
 
@@ -296,50 +295,3 @@ def test_without_matplotlib_it_trains_only_with_no_plot(mistake, run, tmp_path, 
 
     monkeypatch.setattr("diffpose_edge.reference.training.pair.train_pair", begun)
     run("train", "tiny", "--out", tmp_path / "out", "--no-plot", status=130)
-
-
-# the plot
-
-
-def test_the_plot_has_a_row_for_each_stage(trained, tmp_path):
-    plot_logs(trained.folder, tmp_path / "both.png")
-    (tmp_path / "one").mkdir()
-    (tmp_path / "one" / "context.log.jsonl").write_bytes((trained.folder / "context.log.jsonl").read_bytes())
-    plot_logs(tmp_path / "one", tmp_path / "one.png")
-    # Width and height in the header of a PNG.
-    heights = [int.from_bytes((tmp_path / name).read_bytes()[20:24], "big") for name in ("both.png", "one.png")]
-    assert heights[0] == 2 * heights[1]
-
-
-LINE = json.dumps({"epoch": 1, "loss": 0.5, "held_out_mm": 10.0})
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "{",
-        "[]",
-        "3",
-        '{"epoch": 1}',
-        '{"epoch": 1, "loss": NaN}',
-        '{"epoch": 1, "loss": "x"}',
-        '{"epoch": true, "loss": 1}',
-        LINE + "\n\n" + LINE,
-    ],
-)
-def test_a_log_that_is_none_is_refused(tmp_path, text):
-    (tmp_path / "context.log.jsonl").write_text(text)
-    with pytest.raises(TrainingError, match=r"context\.log\.jsonl, line [12]"):
-        plot_logs(tmp_path, tmp_path / "plot.png")
-    assert not (tmp_path / "plot.png").exists()
-
-
-def test_nothing_to_draw_is_said(tmp_path):
-    with pytest.raises(TrainingError, match="nothing to draw"):
-        plot_logs(tmp_path, tmp_path / "plot.png")
-    (tmp_path / "context.log.jsonl").write_bytes(b"\xff\xfe")
-    with pytest.raises(TrainingError, match="cannot be read"):
-        plot_logs(tmp_path, tmp_path / "plot.png")
-    (tmp_path / "context.log.jsonl").write_text(LINE + "\n")
-    plot_logs(tmp_path, tmp_path / "plot.png")
-    assert (tmp_path / "plot.png").stat().st_size > 5000
