@@ -5,12 +5,14 @@ Arrays of bones have shape (…, 16, 3), in the order of :data:`diffpose_edge.sk
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from diffpose_edge.skeleton import BONES, MIRROR, J
 
-Array = NDArray[np.float32]
+Array = NDArray[Any]
 
 PARENTS = np.array([parent for parent, _ in BONES])
 CHILDREN = np.array([child for _, child in BONES])

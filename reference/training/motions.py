@@ -101,8 +101,8 @@ class Motion:
 class MotionSource:
     """Draws windows from clips, exchanges body parts between them, and mixes in made-up poses."""
 
-    def __init__(self, clips: Iterable[Clip], frames: int):
-        self.frames = frames
+    def __init__(self, clips: Iterable[Clip], frames: int, landmark_share: float = 0.0):
+        self.frames, self.landmark_share = frames, landmark_share
         poses, starts, bodies = [], [], []
         offset = 0
         for clip in clips:

@@ -94,11 +94,12 @@ def train_pair(plan: TrainingPlan, clips: Sequence[Clip], folder: Path, progress
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as err:
         raise output_error(folder, err) from err
-    source, unseen = MotionSource(learned, plan.frames), MotionSource(kept_back, plan.frames)
+    source, unseen = (MotionSource(part, plan.frames, plan.landmark_share) for part in (learned, kept_back))
     windows = 512 if plan.frames == 1 else 64
     held_out = [held_out_batch(unseen, windows, (HELD_OUT, plan.seed, i)) for i in range(4)]
     # A changed second stage leaves the first one as it is.
-    first = _identity(plan.context, plan.context_stage, plan.seed, plan.held_out, data_sha256)
+    landmarks = [plan.landmark_share] if plan.landmark_share else []
+    first = _identity(plan.context, plan.context_stage, plan.seed, plan.held_out, data_sha256, *landmarks)
     encoder = _context(plan, source, held_out, folder, first, progress)
     second = _identity(first, plan.denoiser, plan.diffusion_stage, plan.T)
     denoiser_path = _diffusion(plan, encoder, source, held_out, folder, second, progress)

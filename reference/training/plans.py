@@ -41,6 +41,8 @@ class TrainingPlan:
     diffusion_stage: StagePlan
     T: int = 50
     seed: int = 2023
+    # Share of detectors that find landmarks (COCO, MediaPipe) and derive the other joints from them.
+    landmark_share: float = 0.0
     held_out: tuple[str, ...] = HELD_OUT
 
     @property
@@ -57,6 +59,7 @@ PLANS = {
         GraphNetworkConfig(hidden=64, layers=5, heads=4, condition=32),
         StagePlan(epochs=8, steps=250, batch=256),
         StagePlan(epochs=20, steps=250, batch=256),
+        landmark_share=0.5,
     ),
     "video": TrainingPlan(
         "video",

@@ -187,9 +187,9 @@ def test_the_last_fifth_of_the_schedule_is_drawn_more_often(starts, monkeypatch)
     monkeypatch.setattr(diffusion_stage, "denoised", lambda _, x, t, *__: drawn.append(t) or torch.zeros_like(x))
     for seed in range(200):
         diffusion_loss(build_denoiser(PLANS["tiny"]), starts, ALPHA_BAR, np.random.default_rng(seed))
-    t = torch.cat(drawn)
+    t, share = torch.cat(drawn), diffusion_stage.LATE_SHARE
     assert (int(t.min()), int(t.max())) == (0, 49)
-    assert float((t >= 40).double().mean()) == pytest.approx(0.3 + 0.7 * 0.2, abs=0.02)
+    assert float((t >= 40).double().mean()) == pytest.approx(share + (1 - share) * 0.2, abs=0.02)
 
 
 @pytest.mark.parametrize("K", [1, 2, 5, 50])
