@@ -129,6 +129,6 @@ def draw_gif(clip: ClipPoses, frames: Sequence[int], out: str | Path, progress: 
 
 
 def _legend(figure: Any, clip: ClipPoses) -> None:
-    figure.suptitle(clip.caption, fontsize=9, color="#a00000" if "UNTRAINED" in clip.caption else "black", wrap=True)
+    figure.suptitle(clip.caption, fontsize=9, wrap=True)
     key = "red: right   blue: left   dark: trunk   grey: single samples   2D in pixels, 3D in metres relative to the hip"
     figure.supxlabel(key, fontsize=7)
