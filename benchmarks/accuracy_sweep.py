@@ -28,6 +28,7 @@ from diffpose_edge.evaluation_plot import SweepRow, plot_sweep
 from diffpose_edge.export import export_bundle
 from diffpose_edge.metrics import mpjpe
 from diffpose_edge.runtime import PoseRuntime
+from diffpose_edge.runtime.start import LEAST_OBSERVED
 from diffpose_edge.schedule import trailing_timesteps
 
 SAMPLES = (1, 5, 20, 50)
@@ -39,7 +40,7 @@ def windows_of(clips: tuple[EvaluationClip, ...], F: int, each: int) -> tuple[An
     uv, confidence, truth = [], [], []
     for clip in clips:
         for last in np.linspace(F - 1, len(clip) - 1, each).round().astype(int):
-            if (clip.confidence[last] > 0).sum() < 9:
+            if (clip.confidence[last] > 0).sum() < LEAST_OBSERVED:
                 continue
             part = slice(last - F + 1, last + 1) if F > 1 else last
             uv.append(clip.uv[part])

@@ -96,7 +96,7 @@ class BatchShape:
 
     @property
     def uv(self) -> tuple[int, ...]:
-        """Shape of the context graph's input: (P, 17, 2), or (P, F, 17, 2) for video."""
+        """Shape of the keypoints that a batch is about: (P, 17, 2), or (P, F, 17, 2) for video."""
         return (self.P, 17, 2) if self.F == 1 else (self.P, self.F, 17, 2)
 
     @property

@@ -35,6 +35,8 @@ LOG_SIGMA_SHIFT = 2.5
 # No coordinate is known better than this, in metres or in shares of the person's size: keeps L invertible (the hip is
 # exactly zero by definition).
 LEAST_SIGMA = 2e-3
+# Bounds on what a manifest may hold, far above any use.
+MOST_SPREAD, MOST_KNOTS = 1e3, 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,14 +55,23 @@ class StartSpread:
 
     def __post_init__(self) -> None:
         c = self.confidence
+        if c.ndim == 1 and len(c) > MOST_KNOTS:
+            raise BundleError(f"the start's spread: expected at most {MOST_KNOTS} confidences, got {len(c)}")
         if c.ndim != 1 or len(c) < 2 or c[0] != 0.0 or c[-1] != 1.0 or not (np.diff(c) > 0).all():
             raise BundleError(f"the start's spread: expected confidences increasing from 0 to 1, got {c.tolist()}")
         B = len(c)
         shapes = {"uv": (B, J), "xyz": (B, J, 3), "residual": (B, J, 3)}
         for name, shape in shapes.items():
             value = getattr(self, name)
-            if value.shape != shape or not np.isfinite(value).all() or (value < 0).any():
-                raise BundleError(f"the start's spread: expected {name} as numbers from 0 up, shape {shape}; got shape {value.shape}")
+            if value.shape != shape or not ((value >= 0) & (value <= MOST_SPREAD)).all():
+                raise BundleError(
+                    f"the start's spread: expected {name} as numbers within 0..{MOST_SPREAD:g}, shape {shape}; got shape {value.shape}"
+                )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, StartSpread) and self.as_record() == other.as_record()
+
+    __hash__ = None  # type: ignore[assignment]
 
     def uv_at(self, confidence: Array) -> Array:
         """Return sigma of u, v (…, 17) for joints of these confidences (…, 17), between the knots linearly in variance."""
@@ -76,6 +87,8 @@ class StartSpread:
 
     def _between(self, table: Array, confidence: Array) -> Array:
         knots = self.confidence
+        # The first knot is for joints that were not found at all: a weak detection is not part of the way there.
+        confidence = np.where(confidence > 0, np.maximum(confidence, knots[1]), confidence)
         upper = np.clip(np.searchsorted(knots, confidence), 1, len(knots) - 1)
         share = ((confidence - knots[upper - 1]) / (knots[upper] - knots[upper - 1]))[..., None]
         joint = np.arange(J)
@@ -93,9 +106,17 @@ def spread_from_record(record: Mapping[str, Any]) -> StartSpread:
     """Read :meth:`StartSpread.as_record`. Raises BundleError."""
     try:
         with np.errstate(over="ignore"):  # what overflows becomes inf, and is refused
-            return StartSpread(**{name: np.array(record[name], np.float32) for name in ("confidence", "uv", "xyz", "residual")})
+            return StartSpread(**{name: _numbers(record[name]) for name in ("confidence", "uv", "xyz", "residual")})
     except (KeyError, TypeError, ValueError, OverflowError) as err:
         raise BundleError(f"the start's spread is not four tables of numbers: {type(err).__name__} {err}") from None
+
+
+def _numbers(values: Any) -> Array:
+    array = np.asarray(values)
+    # numpy would also read strings and truth values as numbers.
+    if array.dtype.kind in "USb":
+        raise TypeError(f"{array.dtype.name} instead of numbers")
+    return np.array(values, np.float32)
 
 
 def start_channels(mu: Array, sigma: Array) -> Array:

@@ -84,6 +84,10 @@ class Manifest:
     process: Process = Process()
 
     def __post_init__(self) -> None:
+        if self.process.kind == "distribution" and (
+            self.denoiser.channels != 2 or (isinstance(self.context, VideoConfig) and self.context.mirror_average)
+        ):
+            raise BundleError("a trained pair has no mirror averaging, and channels only in its context encoder")
         conditioned, person = self.denoiser.condition > 0, self.context.channels != 2
         if {conditioned, person} != {self.process.kind == "distribution"}:
             raise BundleError(

@@ -84,12 +84,7 @@ def ddim_coefficients(alpha_bar: NDArray[np.float64], timesteps: Sequence[int]) 
 
     Raises TimestepError when the timesteps do not fit the table.
     """
-    steps = checked_timesteps(timesteps, len(alpha_bar))
-    a_t = np.asarray(alpha_bar, np.float64)[list(steps)]
-    a_s = np.append(a_t[1:], 1.0)
-    c0 = np.sqrt(a_s / a_t)
-    c1 = np.sqrt(1.0 - a_s) - c0 * np.sqrt(1.0 - a_t)
-    return np.stack([c0, c1], axis=1).astype(np.float32)
+    return _update(alpha_bar, timesteps, "eps").astype(np.float32)
 
 
 def cosine_alpha_bar(T: int = 50) -> NDArray[np.float64]:
@@ -121,13 +116,33 @@ def step_coefficients(alpha_bar: NDArray[np.float64], timesteps: Sequence[int], 
     sqrt(a_t) x_t - sqrt(1 - a_t) v, which stays well-conditioned where a_t is near 0 and epsilon says nothing about x0.
     Raises TimestepError; ValueError for another prediction.
     """
-    if prediction == "eps":
-        return ddim_coefficients(alpha_bar, timesteps)
-    if prediction != "v":
-        raise ValueError(f"expected prediction 'eps' or 'v', got {prediction!r}")
+    return _update(alpha_bar, timesteps, prediction).astype(np.float32)
+
+
+def _update(alpha_bar: NDArray[np.float64], timesteps: Sequence[int], prediction: str) -> NDArray[np.float64]:
+    """Return c0, c1 of every step in float64, shape (K, 2)."""
     steps = checked_timesteps(timesteps, len(alpha_bar))
     a_t = np.asarray(alpha_bar, np.float64)[list(steps)]
     a_s = np.append(a_t[1:], 1.0)
-    c0 = np.sqrt(a_s * a_t) + np.sqrt((1.0 - a_s) * (1.0 - a_t))
-    c1 = np.sqrt((1.0 - a_s) * a_t) - np.sqrt(a_s * (1.0 - a_t))
-    return np.stack([c0, c1], axis=1).astype(np.float32)
+    if prediction == "eps":
+        c0 = np.sqrt(a_s / a_t)
+        c1 = np.sqrt(1.0 - a_s) - c0 * np.sqrt(1.0 - a_t)
+    elif prediction == "v":
+        c0 = np.sqrt(a_s * a_t) + np.sqrt((1.0 - a_s) * (1.0 - a_t))
+        c1 = np.sqrt((1.0 - a_s) * a_t) - np.sqrt(a_s * (1.0 - a_t))
+    else:
+        raise ValueError(f"expected prediction 'eps' or 'v', got {prediction!r}")
+    return np.stack([c0, c1], axis=1)
+
+
+def scaled_coefficients(alpha_bar: NDArray[np.float64], timesteps: Sequence[int], prediction: str) -> NDArray[np.float32]:
+    """Return the DDIM update of the scaled state s_t = sqrt(a_t) x_t, shape (K, 2): s_next = c0 s_t + c1 out.
+
+    Trained networks take s_t. At a_t near 0 x_t is noise and says nothing about the pose; scaled down it does not drown
+    what the network is told besides (an input preconditioning after Karras et al., NeurIPS 2022, section 5). It is another
+    scale of the same affine update; after the last step the scale is 1, and s_0 = x_0. Raises TimestepError.
+    """
+    a_t = np.asarray(alpha_bar, np.float64)[list(checked_timesteps(timesteps, len(alpha_bar)))]
+    a_s = np.append(a_t[1:], 1.0)
+    c = _update(alpha_bar, timesteps, prediction)
+    return (c * np.stack([np.sqrt(a_s / a_t), np.sqrt(a_s)], axis=1)).astype(np.float32)

@@ -45,7 +45,7 @@ def export_bundle(
     note: str = "",
     progress: Callable[[str], None] = lambda stage: None,
 ) -> ExportReport:
-    """Export a released pair of checkpoints to the bundle ``out``, for P ``persons`` and N ``samples`` of each.
+    """Export a pair of checkpoints, released or trained here, to the bundle ``out``, for P ``persons`` and N ``samples`` of each.
 
     A video encoder is exported for the number of frames that it was trained with. ``timesteps`` are the bundle's
     defaults; any others can be chosen at run time. ``note`` is kept in the manifest. ``progress`` hears each stage.

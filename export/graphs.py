@@ -24,7 +24,7 @@ from diffpose_edge.reference.mixste import MirrorAverage, MixSTE
 from diffpose_edge.reference.released import ReleasedDiffPose
 from diffpose_edge.reference.taps import block_names, outputs_with_taps
 from diffpose_edge.reference.trained import ConditionedDiffPose
-from diffpose_edge.schedule import step_coefficients
+from diffpose_edge.schedule import scaled_coefficients, step_coefficients
 from diffpose_edge.skeleton import J
 from diffpose_edge.tolerances import FP32_LAYER_REL, FP32_VIDEO_LAYER_REL
 
@@ -194,10 +194,16 @@ def compare_step(
         arguments = ()
     for t in timesteps:
         eps, layers = outputs_with_taps(model.denoiser_network, state, t, *arguments)
-        coefficients = step_coefficients(model.alpha_bar, (t,), model.prediction)[0]
+        a_t = float(model.alpha_bar[t])
+        if isinstance(model, ConditionedDiffPose):
+            # x is sqrt(a_t) x_t there.
+            coefficients = scaled_coefficients(model.alpha_bar, (t,), model.prediction)[0]
+            x_next = clean_of(state / a_t**0.5, eps, a_t, model.prediction)
+        else:
+            coefficients = step_coefficients(model.alpha_bar, (t,), model.prediction)[0]
+            x_next = clean_of(state, eps, a_t, model.prediction)
         inputs = {"x": x, "timestep": np.array([t], np.float32), "coefficients": coefficients, **told}
         actual = run_graph(session, inputs)
-        x_next = clean_of(state, eps, float(model.alpha_bar[t]), model.prediction)
         expected = {**{n: layers[n].numpy() for n in taps if n != "eps"}, "eps": eps.numpy(), "x_next": x_next.numpy()}
         comparisons += [compare_relative(f"step t={t} {n}", actual[n], v, FP32_LAYER_REL) for n, v in expected.items()]
     return comparisons
@@ -215,7 +221,8 @@ def proved_graphs(model: DiffPose, shape: BatchShape, seed: int = 0) -> dict[str
     x = rng.normal(0.0, 0.5, shape.state).astype(np.float32)
     # After x, timestep and coefficients: feature and start, if the step takes them.
     conditions = [rng.normal(0.0, 1.0, size).astype(np.float32) for size in list(step_shapes)[3:]]
-    timesteps = (*CHECKED_TIMESTEPS, len(model.alpha_bar) - 1)
+    last = len(model.alpha_bar) - 1
+    timesteps = tuple(sorted({*(t for t in CHECKED_TIMESTEPS if t < last), last}))
     return {
         "context": _proved("context", context, compare_context(model, context.model, context.taps, observation)),
         "step": _proved("step", step, compare_step(model, step.model, step.taps, x, timesteps, *conditions)),

@@ -25,26 +25,26 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class ReferenceRun:
-    """``observation`` (frames, 17, c) as the encoder took it; ``network_states`` (K + 1, frames N, 17, 5) as the denoiser saw
-    them; ``told`` what a conditioned one was told besides, by name; ``trajectory`` (K + 1, frames, N, 17, 5) the states h;
+    """``observation`` (frames, 17, c) as the encoder took it; ``network_start`` (frames N, 17, 5) as the denoiser saw it
+    first; ``told`` what a conditioned one was told besides, by name; ``trajectory`` (K + 1, frames, N, 17, 5) the states h;
     ``joints`` (frames, 17, 3) metres.
     """
 
     observation: Array
-    network_states: Array
+    network_start: Array
     told: dict[str, Array]
     trajectory: Array
     joints: Array
 
 
-def expected_run(model: DiffPose, clip: Keypoints, timesteps: Sequence[int], shape: BatchShape) -> ReferenceRun:
+def expected_run(model: DiffPose, clip: Keypoints, timesteps: Sequence[int], shape: BatchShape, seed: int = 0) -> ReferenceRun:
     """Run the reference on every frame of a clip; for a video encoder (F > 1) the clip is one window of it.
 
-    The draws are those that the runtime makes for seed 0: they are data, and not what is compared.
+    The draws are those that the runtime makes for the seed: they are data, and not what is compared.
     """
     if isinstance(model, ReleasedDiffPose):
         return _released(model, clip, timesteps, shape)
-    return _conditioned(model, clip, timesteps, shape)
+    return _conditioned(model, clip, timesteps, shape, seed)
 
 
 def _released(model: ReleasedDiffPose, clip: Keypoints, timesteps: Sequence[int], shape: BatchShape) -> ReferenceRun:
@@ -54,10 +54,10 @@ def _released(model: ReleasedDiffPose, clip: Keypoints, timesteps: Sequence[int]
     states = model.sample(torch.from_numpy(uv), timesteps, xyz)
     # The samples of a person are equal: one of them is computed.
     trajectory = np.broadcast_to(states.numpy()[:, :, None], (len(states), len(uv), shape.N, J, 5))
-    return ReferenceRun(uv, np.repeat(states.numpy(), shape.N, axis=1), {}, trajectory, pose_of(states[-1]).numpy())
+    return ReferenceRun(uv, np.repeat(states[0].numpy(), shape.N, axis=0), {}, trajectory, pose_of(states[-1]).numpy())
 
 
-def _conditioned(model: ConditionedDiffPose, clip: Keypoints, timesteps: Sequence[int], shape: BatchShape) -> ReferenceRun:
+def _conditioned(model: ConditionedDiffPose, clip: Keypoints, timesteps: Sequence[int], shape: BatchShape, seed: int) -> ReferenceRun:
     frames, N = len(clip), shape.N
     if shape.F == 1:
         view = person_view(clip.uv, clip.confidence)
@@ -69,7 +69,7 @@ def _conditioned(model: ConditionedDiffPose, clip: Keypoints, timesteps: Sequenc
         xyz, feature = (given[0] for given in model.context_and_feature(torch.from_numpy(observation)[None]))
         view = PersonView(np.repeat(window.centre, frames, axis=0), np.repeat(window.scale, frames))
     context = (xyz - xyz[:, ROOT : ROOT + 1]).numpy()
-    draws = draw_starts(clip.uv, clip.confidence, view, None, N, np.random.default_rng(0))
+    draws = draw_starts(clip.uv, clip.confidence, view, None, N, np.random.default_rng(seed))
     rows = frames * N
     mu, cholesky = (p.reshape(rows, J, -1) for p in draws.parameters(slice(None), context, model.spread))
     start = start_channels(mu, sigma_of(cholesky))
@@ -83,4 +83,5 @@ def _conditioned(model: ConditionedDiffPose, clip: Keypoints, timesteps: Sequenc
     told = {"feature": feature.numpy(), "start": start}
     trajectory = h.reshape(len(h), frames, N, J, 5)
     joints = np.asarray(np.mean(poses, axis=1, dtype=np.float64))
-    return ReferenceRun(observation, states, told, trajectory, joints.astype(np.float32))
+    first = np.float32(model.alpha_bar[timesteps[0]] ** 0.5) * states[0]
+    return ReferenceRun(observation, first, told, trajectory, joints.astype(np.float32))

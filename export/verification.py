@@ -95,7 +95,7 @@ def verify_bundle(
     joints = np.concatenate([e.joints for e in estimates])
 
     progress(f"PyTorch: {len(steps)} steps on {len(clip)} frames")
-    expected = expected_run(model, clip, steps, manifest.shape)
+    expected = expected_run(model, clip, steps, manifest.shape, SEED)
 
     progress("comparing the context graph layer by layer")
     graph = onnx.load_model_from_string(loaded.read("context"))
@@ -109,7 +109,7 @@ def verify_bundle(
     chosen = tuple(dict.fromkeys(steps[i] for i in np.linspace(0, len(steps) - 1, MOST_LAYER_TIMESTEPS).round().astype(int)))
     shapes = manifest.step_io[0]
     told = [_batch(rows, shapes[name]) for name, rows in expected.told.items()]
-    x = _batch(expected.network_states[0], manifest.shape.state)
+    x = _batch(expected.network_start, manifest.shape.state)
     sections["step graph"] = tuple(compare_step(model, graph, taps, x, chosen, *told))
 
     names = ["start", *(f"after t={t}" for t in steps)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from diffpose_edge.config import ContextConfig, GraphNetworkConfig, VideoConfig
 from diffpose_edge.distribution import StartSpread, spread_from_record
 from diffpose_edge.errors import BundleError, CheckpointError
+from diffpose_edge.person import CHANNELS
 from diffpose_edge.reference.diffusion import clean_of, noise_of
 from diffpose_edge.reference.graph_networks import Denoiser, FrameEncoder
 from diffpose_edge.reference.mixste import MixSTE
@@ -62,8 +64,9 @@ class ConditionedDiffPose:
     def sample(self, r_K: Tensor, feature: Tensor, start: Tensor, timesteps: Sequence[int]) -> Tensor:
         """Run the reverse process on whitened states r_K (B, 17, 5); return all of them (K + 1, B, 17, 5), start first.
 
-        feature (B, 17, C') and start (B, 17, 10) belong to the same rows. Written as the formulas are: the noise and the
-        clean state that the network's output means, then x_s = sqrt(a_s) x0 + sqrt(1 - a_s) eps. Raises TimestepError.
+        feature (B, 17, C') and start (B, 17, 10) belong to the same rows. Written as the formulas are: the network sees
+        sqrt(a_t) x_t; the noise and the clean state that its output means; then x_s = sqrt(a_s) x0 + sqrt(1 - a_s) eps.
+        Raises TimestepError.
         """
         steps = checked_timesteps(timesteps, len(self.alpha_bar))
         states = [r_K]
@@ -71,7 +74,7 @@ class ConditionedDiffPose:
             a_t = float(self.alpha_bar[t])
             a_s = float(self.alpha_bar[steps[k + 1]]) if k + 1 < len(steps) else 1.0
             x_t = states[-1]
-            out = self.denoiser_network(x_t, t, feature, start)
+            out = self.denoiser_network(a_t**0.5 * x_t, t, feature, start)
             x0, eps = clean_of(x_t, out, a_t, self.prediction), noise_of(x_t, out, a_t, self.prediction)
             states.append(a_s**0.5 * x0 + (1.0 - a_s) ** 0.5 * eps)
         return torch.stack(states)
@@ -93,6 +96,11 @@ def load_conditioned(denoiser: str | Path, context: str | Path) -> ConditionedDi
         raise CheckpointError(
             f"{denoiser} was trained on features of width {step.network.condition_width}, {context} gives {width}: they are not a pair"
         )
+    recorded = step.record.get("context_sha256")
+    if recorded is not None and recorded != hashlib.sha256(Path(context).read_bytes()).hexdigest():
+        raise CheckpointError(f"{denoiser} was trained with another context encoder than {context}: take the two files of one training")
+    if encoder.network.channels != CHANNELS:
+        raise CheckpointError(f"{context}: expected an encoder of {CHANNELS} channels, got {encoder.network.channels}")
     try:
         alpha_bar = np.array(step.record["alpha_bar"], np.float64)
         prediction, spread = step.record["prediction"], spread_from_record(step.record["start"])

@@ -15,7 +15,7 @@ from diffpose_edge.runtime.backend import Array, Backend
 from diffpose_edge.runtime.estimate import PoseEstimate, Timings, aggregate, calibrated
 from diffpose_edge.runtime.loop import reverse_process
 from diffpose_edge.runtime.start import LEAST_OBSERVED, StartDraws, noise_start, released_start
-from diffpose_edge.schedule import step_coefficients
+from diffpose_edge.schedule import scaled_coefficients, step_coefficients
 from diffpose_edge.skeleton import ROOT, J
 
 
@@ -51,7 +51,14 @@ class Call:
         self.backend, self.request, self.spread = backend, request, manifest.process.start
         self.observed = request.confidence > 0
         self.a_t = manifest.alpha_bar[timesteps[0]]
-        backend.begin(timesteps, step_coefficients(manifest.alpha_bar_table, timesteps, manifest.process.prediction))
+        alpha_bar, process = manifest.alpha_bar_table, manifest.process
+        if request.draws is None:
+            coefficients = step_coefficients(alpha_bar, timesteps, process.prediction)
+        else:
+            # The state in the buffers is sqrt(a_t) x_t; after the last step the scale is one.
+            coefficients = scaled_coefficients(alpha_bar, timesteps, process.prediction)
+            self.scales = np.sqrt(np.append(alpha_bar[list(timesteps)], 1.0)).astype(np.float32)
+        backend.begin(timesteps, coefficients)
         self.joints = np.empty((B, J, 3), np.float32)
         self.context = np.empty((B, J, 3), np.float32)
         self.covariance = np.empty((B, J, 3, 3), np.float32)
@@ -107,15 +114,15 @@ class Call:
         backend.feature[...] = features
         backend.start[:rows] = start_channels(mu, sigma_of(cholesky))
         backend.start[rows:] = 0.0
-        backend.x[:rows] = draws.r[people].reshape(rows, J, 5)
+        backend.x[:rows] = self.scales[0] * draws.r[people].reshape(rows, J, 5)
         backend.x[rows:] = 0.0
         return mu, cholesky
 
     def _image_states(self, states: Array, mu: Array, cholesky: Array, people: slice) -> Array:
-        """Return whitened states (K + 1, b N, 17, 5) as h with u, v in the image."""
+        """Return the states in the buffers (K + 1, b N, 17, 5) as h with u, v in the image."""
         view = self.request.view
         assert view is not None
-        h = unwhitened(states, mu, cholesky)
+        h = unwhitened(states / self.scales[:, None, None, None], mu, cholesky)
         own = PersonView(np.repeat(view.centre[people], self.N, axis=0), np.repeat(view.scale[people], self.N))
         for state in h:
             state[..., :2] = own.to_image(state[..., :2])

@@ -78,7 +78,8 @@ class PoseRuntime:
 
         mixture: the detector's Gaussian mixture for every joint (:mod:`diffpose_edge.mixtures`: from heatmaps, from
         covariances, from a mixture's parameters), B people; the samples start from components drawn from it (mode
-        "distribution"). Without keypoints, those of the heaviest components are taken, for a frame encoder.
+        "distribution"). Without keypoints, those of the heaviest components are taken, for a frame encoder. With them, the
+        keypoints' confidence counts, and a joint that the mixture did not see starts at its keypoint.
 
         timesteps: decreasing, within the schedule (default: the bundle's). mode, by default the bundle's own:
         "distribution", for pairs trained with a start distribution, draws N starts from it, with ``seed`` (an int, or a
@@ -98,6 +99,9 @@ class PoseRuntime:
 
     def _checked(self, keypoints: ArrayLike | None, confidence: ArrayLike | None, mixture: Mixture | None) -> Keypoints:
         F = self.bundle.manifest.shape.F
+        if mixture is not None and (not isinstance(mixture, Mixture) or mixture.weight.ndim != 3):
+            got = f"weights {mixture.weight.shape}" if isinstance(mixture, Mixture) else type(mixture).__name__
+            raise KeypointError(f"expected a diffpose_edge.mixtures.Mixture of people, weights (B, 17, M); got {got}")
         if keypoints is None:
             if mixture is None:
                 raise KeypointError("expected keypoints or a mixture, got neither")
@@ -105,6 +109,8 @@ class PoseRuntime:
                 raise KeypointError(
                     f"expected windows of keypoints (B, {F}, 17, 2|3) beside the mixture: it tells of the newest frame alone"
                 )
+            if confidence is not None:
+                raise KeypointError("expected no confidence beside a mixture alone: the mixture has its own")
             heaviest = mixture.weight.argmax(axis=-1)[..., None, None]
             keypoints = np.take_along_axis(mixture.mean, heaviest, axis=-2)[..., 0, :]
             confidence = mixture.confidence
@@ -137,6 +143,8 @@ class PoseRuntime:
         """
         # Checked here, and not at the first step of the iteration, so that a mistake shows where it is made.
         self._open()
+        if not isinstance(keypoints, Keypoints) or keypoints.uv.ndim != 3:
+            raise KeypointError("expected the Keypoints of one clip (diffpose_edge.keypoints.checked_keypoints makes them of an array)")
         return self._clip(keypoints, self._schedule(timesteps), self._mode(mode), generator_of(seed), trace)
 
     def _clip(

@@ -109,17 +109,22 @@ class StartDraws:
 def draw_starts(uv: Array, confidence: Array, view: PersonView, mixture: Mixture | None, N: int, rng: np.random.Generator) -> StartDraws:
     """Draw N starts for each of B people from the start distribution H_K (all but x, y, z, which the encoder gives).
 
-    uv (B, 17, 2) in the image, confidence (B, 17). Without a mixture every sample starts around the keypoints; with one,
-    each joint of each sample around a component drawn with its weight.
+    uv (B, 17, 2) in the image, confidence (B, 17), 0 for a joint that nobody saw. Without a mixture every sample starts
+    around the keypoints; with one, each joint of each sample around a component drawn with its weight, and a joint that the
+    mixture has no opinion about (its own confidence 0) around its keypoint.
     """
     B = len(uv)
+    keypoints = view.to_person(np.where(confidence[..., None] > 0, uv, 0.0).astype(np.float32))[:, None]
     if mixture is None:
-        own = view.to_person(uv)[:, None]
-        return StartDraws(np.broadcast_to(own, (B, N, J, 2)), None, confidence, balanced_draws(B, N, rng))
-    _, mean, cholesky = draw(mixture, N, rng, balanced=True)
+        return StartDraws(np.broadcast_to(keypoints, (B, N, J, 2)), None, confidence, balanced_draws(B, N, rng))
+    # A generator of their own for the components: the draws around them then follow person after person, as without one.
+    components = np.random.default_rng(rng.integers(2**63))
+    _, mean, cholesky = draw(mixture, N, components, balanced=True)
     scale = view.scale[:, None, None, None]
     covariance = (cholesky @ np.swapaxes(cholesky, -1, -2) / np.square(scale)[..., None]).astype(np.float32)
-    return StartDraws(view.to_person(mean.astype(np.float32)), covariance, confidence, balanced_draws(B, N, rng))
+    told = (mixture.confidence > 0)[:, None, :, None]
+    means = np.where(told, view.to_person(mean.astype(np.float32)), keypoints).astype(np.float32)
+    return StartDraws(means, np.where(told[..., None], covariance, 0.0).astype(np.float32), confidence, balanced_draws(B, N, rng))
 
 
 def fill_missing(uv: Array, observed: NDArray[np.bool_]) -> Array:

@@ -60,7 +60,7 @@ def evaluate(
     and left out. The number of samples N is the bundle's.
     """
     from diffpose_edge.runtime import PoseRuntime
-    from diffpose_edge.runtime.start import generator_of
+    from diffpose_edge.runtime.start import MODES, generator_of
 
     steps = parsed_timesteps(timesteps)
     generator_of(seed)
@@ -88,7 +88,7 @@ def evaluate(
         "bundle": str(bundle),
         "note": note,
         "data": str(data),
-        "mode": mode,
+        "mode": mode or MODES[manifest.process.kind][0],
         "timesteps": list(used_steps),
         "N": manifest.shape.N,
         "seed": seed,
@@ -100,7 +100,9 @@ def evaluate(
         from diffpose_edge.evaluation_plot import plot_evaluation
 
         first = f"{bundle.name} on {data.name}: MPJPE {rows[0].mpjpe:.1f} mm, N = {manifest.shape.N}, K = {len(used_steps)}"
-        plot_evaluation(scores, plot_path, samples=manifest.shape.N, caption=f"{first}\n{note}".strip())
+        # The curve of N perfect samples is for covariances of samples alone; a trained pair's are calibrated.
+        sampled = manifest.shape.N if manifest.process.kind == "released" else None
+        plot_evaluation(scores, plot_path, samples=sampled, caption=f"{first}\n{note}".strip())
 
 
 def _check_places(data: Path, *outputs: Path | None) -> None:
@@ -119,7 +121,7 @@ def _scored(runtime: PoseRuntime, clip: EvaluationClip, seed: Sequence[int], opt
     for estimate in runtime.estimate_clip(clip.keypoints, np.random.default_rng(seed), **options):
         estimates.append(estimate)
         done(len(estimate.joints))
-    contexts = [context for e in estimates if (context := getattr(e, "context", None)) is not None]
+    contexts = [e.context for e in estimates]
     return score(
         np.concatenate([e.joints for e in estimates]),
         np.concatenate([e.covariance for e in estimates]),

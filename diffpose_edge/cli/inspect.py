@@ -25,6 +25,9 @@ def inspect(bundle: Annotated[Path, typer.Argument(help="A bundle made by export
         table.add_row("context encoder", f"video: {c.frames} frames, {c.width} wide, depth {c.depth}, {c.heads} heads{mirrored}")
     else:
         table.add_row("context encoder", f"frame: {c.hidden} wide, {c.layers} layers, {c.heads} heads")
+    process = manifest.process
+    told = f", conditioned on {d.condition} features" if d.condition else ""
+    table.add_row("process", f"{process.kind}, predicts {process.prediction}{told}")
     table.add_row("batch", f"P={shape.P} persons, N={shape.N} samples, F={shape.F} frames")
     table.add_row("schedule", f"T={manifest.T}, alpha_bar {manifest.alpha_bar[0]:.4f} to {manifest.alpha_bar[-1]:.4f}")
     table.add_row("default timesteps", ", ".join(map(str, manifest.timesteps)))

@@ -87,7 +87,8 @@ def diffusion_loss(
     root_a, root_b = np.sqrt(a), np.sqrt(1.0 - a)
     x_t = root_a * r0 + root_b * eps
     v = torch.from_numpy(root_a * eps - root_b * r0)
-    out = denoised(network, torch.from_numpy(x_t), torch.from_numpy(t), starts.feature, torch.from_numpy(starts.channels))
+    # The network takes sqrt(a) x_t: see diffpose_edge.schedule.scaled_coefficients.
+    out = denoised(network, torch.from_numpy(root_a * x_t), torch.from_numpy(t), starts.feature, torch.from_numpy(starts.channels))
     whitened_loss = nn.functional.huber_loss(out, v, delta=HUBER)
     # x0 = sqrt(a) x_t - sqrt(1 - a) v: its error is that of v times sqrt(1 - a), in metres times sigma.
     sigma = torch.from_numpy(starts.cholesky[..., 3:])
@@ -111,7 +112,7 @@ def sampled(network: Denoiser, starts: Starts, alpha_bar: NDArray[np.float64], K
     steps = trailing_timesteps(len(alpha_bar), K)
     x, told = torch.from_numpy(r), torch.from_numpy(starts.channels)
     for t, (c0, c1) in zip(steps, step_coefficients(alpha_bar, steps, "v").tolist(), strict=True):
-        x = c0 * x + c1 * denoised(network, x, torch.full((len(r),), t), starts.feature, told)
+        x = c0 * x + c1 * denoised(network, float(alpha_bar[t]) ** 0.5 * x, torch.full((len(r),), t), starts.feature, told)
     return unwhitened(x.numpy(), starts.mu, starts.cholesky)
 
 

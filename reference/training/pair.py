@@ -160,6 +160,7 @@ def _diffusion(
         "seed": plan.seed,
         "prediction": "v",
         "alpha_bar": alpha_bar.tolist(),
+        "context_sha256": hashlib.sha256((folder / "context.safetensors").read_bytes()).hexdigest(),
         "start": spread.as_record(),
         **diffusion_error(ema, unseen, alpha_bar),
     }

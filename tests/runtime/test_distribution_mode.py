@@ -14,7 +14,7 @@ from diffpose_edge.errors import DiffPoseEdgeError, KeypointError
 from diffpose_edge.export import export_bundle
 from diffpose_edge.export.reference_run import expected_run
 from diffpose_edge.keypoints import Keypoints
-from diffpose_edge.mixtures import mixture_from_keypoints, mixture_from_parameters
+from diffpose_edge.mixtures import Mixture, mixture_from_keypoints, mixture_from_parameters
 from diffpose_edge.person import person_view
 from diffpose_edge.reference.trained import load_conditioned
 from diffpose_edge.runtime import PoseRuntime
@@ -168,13 +168,44 @@ def test_the_covariance_joins_samples_and_measured_error(many: Path, conditioned
         np.testing.assert_allclose(estimate.covariance[0, joint], expected, rtol=1e-3, atol=1e-7)
 
 
+def test_a_joint_that_the_mixture_did_not_see_starts_at_its_keypoint(runtime: PoseRuntime) -> None:
+    people = _people(1)
+    told = people.confidence.copy()
+    told[0, 13] = 0.0
+    mixture = mixture_from_keypoints(people.uv, np.zeros((1, J, 2, 2)), told)
+    estimate = runtime.estimate(people.uv, people.confidence, 0, mixture=mixture, trace=True)
+    assert estimate.trajectory is not None
+    np.testing.assert_allclose(estimate.trajectory[0, 0, :, 13, :2].mean(axis=0), people.uv[0, 13], atol=1e-5)
+
+
+def test_who_else_is_in_the_call_changes_nothing(runtime: PoseRuntime) -> None:
+    people = _people(4)
+    far = np.stack([people.uv, people.uv + 0.3], axis=2)
+
+    def mixture(count: int) -> Mixture:
+        return mixture_from_parameters(np.full((count, J, 2), 0.5), far[:count], np.full((count, J, 2, 2), 0.02), people.confidence[:count])
+
+    for with_mixture in (False, True):
+        alone, together = (
+            runtime.estimate(people.uv[:n], people.confidence[:n], 5, **({"mixture": mixture(n)} if with_mixture else {})) for n in (1, 4)
+        )
+        np.testing.assert_allclose(alone.samples[0], together.samples[0], atol=1e-5)
+
+
 def test_modes_and_inputs_that_do_not_fit_are_refused(runtime: PoseRuntime, golden_bundle: Path) -> None:
     people = _people(2)
     with pytest.raises(DiffPoseEdgeError, match=r"trained with a start distribution: its modes are distribution, not 'released'"):
         runtime.estimate(people.uv, mode="released")
     with pytest.raises(KeypointError, match="neither"):
         runtime.estimate()
+    for wrong in (5, (1, 2, 3), mixture_from_keypoints(people.uv[0], np.zeros((J, 2, 2)))):
+        with pytest.raises(KeypointError, match=r"expected a diffpose_edge.mixtures.Mixture of people"):
+            runtime.estimate(people.uv[:1], mixture=wrong)  # type: ignore[arg-type]
+    with pytest.raises(KeypointError, match="Keypoints of one clip"):
+        runtime.estimate_clip(people.uv)  # type: ignore[arg-type]
     mixture = mixture_from_keypoints(people.uv, np.zeros((2, J, 2, 2)))
+    with pytest.raises(KeypointError, match="the mixture has its own"):
+        runtime.estimate(None, people.confidence, mixture=mixture)
     with pytest.raises(KeypointError, match="each of the 1 people"):
         runtime.estimate(people.uv[:1], mixture=mixture)
     with PoseRuntime.load(golden_bundle, threads=1) as released:
