@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from diffpose_edge.atomic import atomic_file
 from diffpose_edge.errors import EvaluationError, KeypointError
-from diffpose_edge.keypoints import _UNREADABLE, Keypoints, checked_keypoints
+from diffpose_edge.keypoints import UNREADABLE, Keypoints, checked_keypoints
 from diffpose_edge.skeleton import ROOT, J
 from diffpose_edge.tolerances import ROOT_ABS_M
 
@@ -144,7 +144,7 @@ def _arrays_of(path: Path) -> dict[str, NDArray[Any]]:
             arrays = {name: content[name] for name in content.files}
     except FileNotFoundError:
         raise EvaluationError(f"no evaluation set at {path}; check the path") from None
-    except _UNREADABLE as err:
+    except UNREADABLE as err:
         raise EvaluationError(f"{path} cannot be read as an npz of plain arrays: {err or type(err).__name__}") from None
     for name, array in arrays.items():
         if not isinstance(array, np.ndarray):

@@ -19,7 +19,7 @@ from diffpose_edge.skeleton import JOINTS, J
 MOST_NORMALISED = 10.0
 
 # What numpy and zipfile raise on a file that is damaged, of another kind, or claims more than memory holds.
-_UNREADABLE = (
+UNREADABLE = (
     OSError, ValueError, EOFError, KeyError, NotImplementedError, MemoryError, OverflowError,
     RuntimeError,  # an encrypted archive
     tokenize.TokenError,  # an array header that is no Python literal
@@ -167,7 +167,7 @@ def _arrays_of(path: Path) -> dict[str, NDArray[Any]]:
             arrays = {name: content[name] if name in wanted else np.empty(0) for name in content.files}
     except FileNotFoundError:
         raise KeypointError(f"no keypoint file at {path}; check the path") from None
-    except _UNREADABLE as err:
+    except UNREADABLE as err:
         raise KeypointError(f"{path} cannot be read as an npz of plain arrays: {err or type(err).__name__}") from None
     for name, array in arrays.items():
         if not isinstance(array, np.ndarray):
