@@ -8,9 +8,7 @@ Two forms of the same tree. *Pickled*, as published: one object array for each n
 from __future__ import annotations
 
 import pickle
-import tokenize
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias, Union
@@ -20,21 +18,15 @@ from numpy.typing import NDArray
 
 from diffpose_edge.atomic import atomic_file
 from diffpose_edge.errors import DatasetError
+from diffpose_edge.keypoints import UNREADABLE
 
 Tree: TypeAlias = dict[str, Union["Tree", NDArray[Any]]]
 
 # Deeper than any published file; a list that contains itself ends here.
 MOST_LEVELS = 8
 
-# What numpy and zipfile raise on a file that is damaged, of another kind, or claims more than memory holds.
-_UNREADABLE = (
-    OSError, ValueError, EOFError, KeyError, NotImplementedError, MemoryError, OverflowError,
-    RuntimeError,  # an encrypted archive
-    tokenize.TokenError,  # an array header that is no Python literal
-    zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error,
-    # A pickle that is damaged, or that names things which this Python or numpy does not have.
-    pickle.UnpicklingError, AttributeError, ImportError, IndexError, TypeError,
-)  # fmt: skip
+# Beyond what an npz raises: a pickle that is damaged, or that names things which this Python or numpy does not have.
+_UNREADABLE = (*UNREADABLE, pickle.UnpicklingError, AttributeError, ImportError, IndexError, TypeError)
 
 
 def read_trees(path: str | Path, *names: str, optional: tuple[str, ...] = (), allow_pickle: bool = False) -> dict[str, Tree]:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffpose_edge.errors import DatasetError
-from diffpose_edge.keypoints import _UNREADABLE
+from diffpose_edge.keypoints import UNREADABLE
 from diffpose_edge.reference.training.bodies import BONE_TO, bones_of, group_lengths, mirrored
 from diffpose_edge.reference.training.procedural import random_motions
 from diffpose_edge.reference.training.rotations import frame_of, rotated, small
@@ -69,7 +69,7 @@ def _arrays_of(path: Path) -> dict[str, NDArray[Any]]:
             return {name: np.asarray(file[name]) for name in file.files}
     except FileNotFoundError:
         raise DatasetError(f"no motion clips at {path}; check the path") from None
-    except _UNREADABLE as err:
+    except UNREADABLE as err:
         raise DatasetError(f"{path} cannot be read as an npz of motion clips: {err or type(err).__name__}") from None
 
 
