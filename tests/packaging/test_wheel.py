@@ -45,7 +45,14 @@ def test_every_module_of_the_checkout_is_in_the_wheel(wheel):
 
 def test_the_wheel_has_data_types_marker_licences_and_entry_point(wheel):
     inside = names(wheel)
-    for wanted in ("py.typed", "data/street_walk_mediapipe33.npz", "data/mocap_h36m17.npz", "data/README.md"):
+    for wanted in (
+        "py.typed",
+        "data/street_walk_mediapipe33.npz",
+        "data/mocap_h36m17.npz",
+        "data/held_out.npz",
+        "data/README.md",
+        "weights/frame/denoiser.safetensors",
+    ):
         assert f"diffpose_edge/{wanted}" in inside
     info = f"diffpose_edge-{diffpose_edge.__version__}.dist-info"
     data = [f"diffpose_edge/data/LICENSE.{name}" for name in ("sports2d", "apache-2.0", "assimp")]
