@@ -25,6 +25,7 @@ from diffpose_edge.runtime import PoseRuntime
 from diffpose_edge.runtime.start import LEAST_OBSERVED
 from diffpose_edge.schedule import checked_timesteps
 from diffpose_edge.tolerances import FP32_STATE_REL, pose_budget_mm
+from diffpose_edge.tracks import tracks_of
 
 Array = NDArray[Any]
 
@@ -147,7 +148,10 @@ def _frames_to_compare(keypoints: Keypoints, F: int) -> Keypoints:
     if len(usable) == 0:
         raise KeypointError("no frame of the keypoints has enough joints seen to compare poses on")
     if F > 1:
-        usable = np.resize(usable, F)
+        # One window of one person; the last frame is repeated to fill it.
+        longest = max(tracks_of(keypoints), key=lambda track: int(np.isin(usable, np.arange(track.start, track.stop)).sum()))
+        usable = usable[np.isin(usable, np.arange(longest.start, longest.stop))]
+        usable = usable[np.minimum(np.arange(F), len(usable) - 1)]
     elif len(usable) > MOST_FRAMES:
         usable = usable[np.linspace(0, len(usable) - 1, MOST_FRAMES).round().astype(int)]
     return Keypoints(keypoints.uv[usable], keypoints.confidence[usable])

@@ -23,6 +23,7 @@ from diffpose_edge.runtime.call import Call, Request, timed
 from diffpose_edge.runtime.estimate import PoseEstimate
 from diffpose_edge.runtime.start import checked_mode, draw_starts, fill_missing, generator_of
 from diffpose_edge.schedule import checked_timesteps
+from diffpose_edge.tracks import nearest_found, tracks_of
 
 BACKENDS = ("onnxruntime",)
 # ONNX Runtime starts as many threads as it is told, and a hundred thousand take the machine down with them.
@@ -139,7 +140,9 @@ class PoseRuntime:
 
         keypoints: (frames, 17, 2), checked (see :func:`diffpose_edge.keypoints.load_keypoints`). A frame encoder takes
         P frames at a time. A video encoder takes windows of F frames one after another, uses its answer for every frame
-        of them, and repeats the last frame to fill the last window. Raises as ``estimate`` does.
+        of them, and repeats the last frame to fill the last window; where the clip jumps from one person to another
+        (:mod:`diffpose_edge.tracks`) a new window begins. A frame in which nobody was found shows the encoder the nearest one
+        in which somebody was, and has no pose. Raises as ``estimate`` does.
         """
         # Checked here, and not at the first step of the iteration, so that a mistake shows where it is made.
         self._open()
@@ -156,11 +159,15 @@ class PoseRuntime:
                 part = Keypoints(keypoints.uv[first : first + shape.P], keypoints.confidence[first : first + shape.P])
                 yield self._estimate(part, None, steps, mode, rng, trace)
             return
-        for first in range(0, len(keypoints), shape.F):
-            frames = min(shape.F, len(keypoints) - first)
-            at = np.minimum(np.arange(first, first + shape.F), len(keypoints) - 1)
-            window = Keypoints(keypoints.uv[at], keypoints.confidence[at])
-            yield self._estimate_window(window, frames, steps, mode, rng, trace)
+        found = (keypoints.confidence > 0).any(axis=-1)
+        for track in tracks_of(keypoints):
+            shown = nearest_found(found[track]) + track.start
+            for first in range(0, len(shown), shape.F):
+                frames = min(shape.F, len(shown) - first)
+                at = shown[np.minimum(np.arange(first, first + shape.F), len(shown) - 1)]
+                window = Keypoints(keypoints.uv[at], keypoints.confidence[at])
+                nobody = ~found[track][first : first + frames]
+                yield self._estimate_window(window, frames, steps, mode, rng, trace, nobody)
 
     def describe(self) -> dict[str, Any]:
         """Return the backend's name, version and settings. Raises RuntimeClosed."""
@@ -222,9 +229,18 @@ class PoseRuntime:
             return call.finish(began)
 
     def _estimate_window(
-        self, window: Keypoints, frames: int, timesteps: tuple[int, ...], mode: str, rng: np.random.Generator, trace: bool
+        self,
+        window: Keypoints,
+        frames: int,
+        timesteps: tuple[int, ...],
+        mode: str,
+        rng: np.random.Generator,
+        trace: bool,
+        nobody: NDArray[np.bool_],
     ) -> PoseEstimate:
-        """Poses of the first ``frames`` frames of one person's window, from one pass of the video encoder."""
+        """Poses of the first ``frames`` frames of one person's window, from one pass of the video encoder; those marked in
+        ``nobody`` (frames,) get none.
+        """
         began = perf_counter_ns()
         with self._lock:
             backend = self._open()
@@ -238,6 +254,7 @@ class PoseRuntime:
                 view = PersonView(np.repeat(view.centre, frames, axis=0), np.repeat(view.scale, frames))
             request = self._request(uv[0, :frames], window.confidence[:frames], timesteps, mode, rng, trace, view, None)
             call = Call(backend, self.bundle.manifest, request)
+            call.observed[nobody] = False
             call.context_ns += timed(backend.encode)
             for first in range(0, frames, P):
                 part = slice(first, min(first + P, frames))

@@ -14,7 +14,7 @@ from diffpose_edge.errors import DiffPoseEdgeError, KeypointError
 from diffpose_edge.export import export_bundle
 from diffpose_edge.export.reference_run import expected_run
 from diffpose_edge.keypoints import Keypoints
-from diffpose_edge.mixtures import Mixture, mixture_from_keypoints, mixture_from_parameters
+from diffpose_edge.mixtures import Mixture, checked_mixture, mixture_from_keypoints, mixture_from_parameters
 from diffpose_edge.person import person_view
 from diffpose_edge.reference.trained import load_conditioned
 from diffpose_edge.runtime import PoseRuntime
@@ -60,7 +60,8 @@ def test_it_is_what_pytorch_computes(runtime: PoseRuntime, conditioned_pair: tup
 
 
 def test_a_video_bundle_is_what_pytorch_computes(conditioned_video_bundle: Path, conditioned_video_pair: tuple[Path, Path]) -> None:
-    people = _people(5)
+    jitter = 0.01 * np.random.default_rng(1).standard_normal((5, J, 2)).astype(np.float32)
+    people = Keypoints(_people(1).uv + jitter, _people(5).confidence)
     expected = expected_run(load_conditioned(*conditioned_video_pair), people, (49, 24), BatchShape(2, N, 5))
     with PoseRuntime.load(conditioned_video_bundle, threads=1) as runtime:
         (estimate,) = runtime.estimate_clip(people, 0, timesteps=(49, 24))
@@ -198,7 +199,7 @@ def test_modes_and_inputs_that_do_not_fit_are_refused(runtime: PoseRuntime, gold
         runtime.estimate(people.uv, mode="released")
     with pytest.raises(KeypointError, match="neither"):
         runtime.estimate()
-    for wrong in (5, (1, 2, 3), mixture_from_keypoints(people.uv[0], np.zeros((J, 2, 2)))):
+    for wrong in (5, (1, 2, 3), checked_mixture(np.ones((J, 1)), people.uv[0][:, None], np.zeros((J, 1, 2, 2)))):
         with pytest.raises(KeypointError, match=r"expected a diffpose_edge.mixtures.Mixture of people"):
             runtime.estimate(people.uv[:1], mixture=wrong)  # type: ignore[arg-type]
     with pytest.raises(KeypointError, match="Keypoints of one clip"):
