@@ -159,7 +159,7 @@ class PoseRuntime:
                 part = Keypoints(keypoints.uv[first : first + shape.P], keypoints.confidence[first : first + shape.P])
                 yield self._estimate(part, None, steps, mode, rng, trace)
             return
-        found = (keypoints.confidence > 0).any(axis=-1)
+        found = np.asarray((keypoints.confidence > 0).any(axis=-1))
         for track in tracks_of(keypoints):
             shown = nearest_found(found[track]) + track.start
             for first in range(0, len(shown), shape.F):
