@@ -69,6 +69,14 @@ def test_links_and_paths_in_the_texts_exist():
             assert path.exists(), f"{text.name} names {path}"
 
 
+@pytest.mark.parametrize("pair", ["frame", "video"])
+def test_quoted_accuracies_are_those_of_the_committed_result(pair):
+    report = json.loads((ROOT / "benchmarks" / "results" / f"{pair}_evaluation.json").read_text(encoding="utf-8"))
+    row = report["rows"][0]
+    figures = f"{row['context_mpjpe']:.1f} mm | {row['mpjpe']:.1f} mm | {row['p_mpjpe']:.1f} mm | {100 * row['coverage_90']:.1f} %"
+    assert f"| {pair} | {figures} |" in README
+
+
 def test_quoted_latencies_are_those_of_the_committed_result():
     (result,) = (ROOT / "benchmarks" / "results").glob("step_latency.json")
     report = json.loads(result.read_text(encoding="utf-8"))
