@@ -13,8 +13,15 @@ from diffpose_edge.config import BatchShape
 from diffpose_edge.errors import DiffPoseEdgeError, KeypointError
 from diffpose_edge.export import export_bundle
 from diffpose_edge.export.reference_run import expected_run
+from diffpose_edge.heatmaps import render_heatmaps
 from diffpose_edge.keypoints import Keypoints
-from diffpose_edge.mixtures import Mixture, checked_mixture, mixture_from_keypoints, mixture_from_parameters
+from diffpose_edge.mixtures import (
+    Mixture,
+    checked_mixture,
+    mixture_from_heatmaps,
+    mixture_from_keypoints,
+    mixture_from_parameters,
+)
 from diffpose_edge.person import person_view
 from diffpose_edge.reference.trained import load_conditioned
 from diffpose_edge.runtime import PoseRuntime
@@ -112,6 +119,23 @@ def test_a_mixture_spreads_the_samples_over_its_components(many: Path) -> None:
     assert estimate.trajectory is not None
     u = estimate.trajectory[0, 0, ..., 0] - people.uv[0, :, 0]
     np.testing.assert_allclose(u.mean(axis=0), 0.25 * 0.5, atol=0.02)
+
+
+def test_heatmaps_go_all_the_way(runtime: PoseRuntime) -> None:
+    """Heatmaps of a crop, each joint a blob with a fainter second one, through the mixture fit to poses and their start."""
+    people, (w, h) = _people(2), (640, 480)
+    pixels = (people.uv + np.array([1.0, h / w])) * w / 2
+    # A crop of 64 x 48 heatmap pixels over the whole image.
+    centres = np.stack([pixels, pixels + [120.0, 0.0]], axis=2) / 10.0
+    heatmaps = render_heatmaps(centres, np.broadcast_to([0.8, 0.2], (2, J, 2)), 1.2, (48, 64))
+    mixture = mixture_from_heatmaps(heatmaps, np.array([[10.0, 0.0, 0.0], [0.0, 10.0, 0.0]]), (w, h))
+    estimate = runtime.estimate(mixture=mixture, seed=0, trace=True)
+    assert np.isfinite(estimate.joints).all()
+    assert estimate.trajectory is not None
+    inside = ((centres > 3) & (centres < [61, 45])).all(axis=(2, 3))
+    found = np.abs(mixture.mean - people.uv[:, :, None]).max(axis=-1).min(axis=-1)
+    assert inside.sum() > 10
+    assert found[inside].max() < 0.01
 
 
 def test_a_covariance_widens_the_start(many: Path) -> None:
