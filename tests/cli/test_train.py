@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -120,7 +121,9 @@ def test_run_again_it_trains_nothing_and_says_so(run, trained):
 def started(folder: Path, until: str) -> subprocess.Popen[str]:
     """Start the tiny plan as a process of its own and wait for a file in its folder."""
     line = [sys.executable, "-m", "diffpose_edge", "train", "tiny", "--out", str(folder), "--no-plot"]
-    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # A test run in the background may be deaf to Ctrl-C, and its children with it; this one has to hear it.
+    hearing = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hearing)
     deadline = time.monotonic() + 120
     while not (folder / until).exists():
         assert process.poll() is None, process.communicate()

@@ -147,11 +147,11 @@ def test_of_a_window_distinct_frames_are_taken_and_always_the_last(spread):
 # the diffusion
 
 
-def oracle(starts: Starts, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-    """The v that belongs to x at timestep t when the clean state is known: from x0 and the noise that x then holds."""
+def oracle(starts: Starts, s: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    """The v that belongs to s = sqrt(a) x at timestep t when the clean state is known: from x0 and the noise that x then holds."""
     a = torch.from_numpy(ALPHA_BAR)[t][:, None, None]
     r0 = torch.from_numpy(whitened(starts.h0, starts.mu, starts.cholesky)).double()
-    eps = (x.double() - a.sqrt() * r0) / (1 - a).sqrt()
+    eps = (s.double() / a.sqrt() - a.sqrt() * r0) / (1 - a).sqrt()
     return (a.sqrt() * eps - (1 - a).sqrt() * r0).float()
 
 

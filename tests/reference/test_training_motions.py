@@ -184,9 +184,9 @@ def test_training_never_sees_the_held_out_clips(real, monkeypatch, tmp_path):
     sources = []
 
     class Recorded(MotionSource):
-        def __init__(self, clips: list[Clip], frames: int):
+        def __init__(self, clips: list[Clip], frames: int, landmark_share: float = 0.0):
             sources.append({clip.name for clip in clips})
-            super().__init__(clips, frames)
+            super().__init__(clips, frames, landmark_share)
 
     class Stop(Exception):
         pass

@@ -130,5 +130,5 @@ def test_the_modes_are_checked_by_name() -> None:
     assert [checked_mode(mode) for modes in MODES.values() for mode in modes] == ["released", "noised", "distribution"]
     assert [checked_mode(None, kind) for kind in MODES] == ["released", "distribution"]
     assert checked_mode(None) is None
-    with pytest.raises(DiffPoseEdgeError, match="out of released, noised, got 'Released'"):
+    with pytest.raises(DiffPoseEdgeError, match="out of released, noised, distribution, got 'Released'"):
         checked_mode("Released")
