@@ -24,11 +24,14 @@ OPTIONAL = {
     "rich": Optional("rich", "cli", "the command line"),
     "torch": Optional("torch", "export", "export, verify, training and the PyTorch reference"),
     "onnx": Optional("onnx", "export", "export and verify"),
+    "onnx_ir": Optional("onnx-ir", "export", "export and calibrate"),
     "onnxscript": Optional("onnxscript", "export", "export"),
     "sklearn": Optional("scikit-learn", "train", "fit mixtures to samples"),
     "matplotlib": Optional("matplotlib", "report", "pictures"),
     "safetensors": Optional("safetensors", "train", "training, and reading what was trained"),
     "PIL": Optional("pillow", "report", "pictures"),
+    "tensorrt_rtx": Optional("tensorrt_rtx_cu13", "rtx", "see how TensorRT builds a graph, without a GPU"),
+    "polygraphy": Optional("polygraphy", "export", "verify lower precisions, and build engines"),
 }
 
 
