@@ -1,1 +1,5 @@
-"""Recorded trajectories to quantisation ranges. Nothing is built here yet."""
+"""Recorded trajectories to quantisation ranges, and what lower precision does to the poses."""
+
+from diffpose_edge.extras import require
+
+require("onnx", "onnxruntime", "onnx_ir", "torch")

@@ -7,10 +7,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from diffpose_edge.atomic import atomic_directory, folder_place
+from diffpose_edge.atomic import atomic_directory, atomic_file, folder_place
 from diffpose_edge.errors import BundleError, OutputError
-from diffpose_edge.manifest import FORMAT, ROLES, FileEntry, Manifest, checked_file_name, manifest_from_json
+from diffpose_edge.manifest import FORMAT, GRAPHS, FileEntry, Manifest, checked_file_name, manifest_from_json
 
 MANIFEST = "manifest.json"
 MAX_MANIFEST_BYTES = 64 * 2**20
@@ -50,9 +51,9 @@ def save_bundle(
     check_target(path, replace_existing=replace_existing)
     for name in contents:
         checked_file_name(name)
-    lacking = set(ROLES) - {role for role, _, _ in contents.values()}
+    lacking = set(GRAPHS) - {role for role, _, _ in contents.values()}
     if lacking:
-        raise BundleError(f"a bundle needs a graph for each of {', '.join(ROLES)}; there is none for {', '.join(sorted(lacking))}")
+        raise BundleError(f"a bundle needs a graph for each of {', '.join(GRAPHS)}; there is none for {', '.join(sorted(lacking))}")
     files = {name: FileEntry(role, precision, sha256_of(content), len(content)) for name, (role, precision, content) in contents.items()}
     with atomic_directory(path, replace=replace_existing) as temporary:
         for name, (_, _, content) in contents.items():
@@ -60,6 +61,17 @@ def save_bundle(
             (temporary / name).write_bytes(content)
         (temporary / MANIFEST).write_text(replace(manifest, files=files).to_json(), encoding="utf-8")
     return load_bundle(path)
+
+
+def record_verification(bundle: Bundle, name: str, record: Mapping[str, Any]) -> Bundle:
+    """Write a record under ``name`` of the manifest's ``verification`` and return the bundle, read again.
+
+    Only the manifest is exchanged. Raises OutputError when it cannot be written; then it is as it was.
+    """
+    altered = replace(bundle.manifest, verification={**bundle.manifest.verification, name: dict(record)})
+    with atomic_file(bundle.path / MANIFEST) as temporary:
+        temporary.write_text(altered.to_json(), encoding="utf-8")
+    return load_bundle(bundle.path)
 
 
 def check_target(path: str | Path, *, replace_existing: bool = False) -> None:
@@ -106,7 +118,7 @@ def load_bundle(path: str | Path) -> Bundle:
         raise BundleError(f"{path / MANIFEST} is not UTF-8 text; the bundle is damaged: export it again") from None
     for name, entry in manifest.files.items():
         _checked_content(path, name, entry)
-    for role in ROLES:
+    for role in GRAPHS:
         manifest.file_of(role)
     return Bundle(path, manifest)
 

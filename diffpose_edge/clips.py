@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from diffpose_edge.keypoints import Keypoints
+from diffpose_edge.keypoints import Keypoints, load_keypoints
 from diffpose_edge.layouts import h36m17_from_mediapipe33
 
 
@@ -30,6 +30,16 @@ def street_walk() -> Clip:
     with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
         w, h = (float(size) for size in content["image_size"])
         return Clip(h36m17_from_mediapipe33(content["keypoints"], (w, h)), float(content["fps"]), (w, h))
+
+
+def calibration_keypoints() -> Keypoints:
+    """Return the 662 frames that calibration records when it is given no others: captured motion, and the street clip.
+
+    The motion, 16 windows of 27 frames, is seen by virtual cameras and the model detector; see diffpose_edge/data/README.md.
+    """
+    motion = load_keypoints(Path(str(files("diffpose_edge") / "data" / "calibration.npz")))
+    street = street_walk().keypoints
+    return Keypoints(np.concatenate([motion.uv, street.uv]), np.concatenate([motion.confidence, street.confidence]))
 
 
 def mocap_clips_path() -> Path:

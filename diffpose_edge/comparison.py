@@ -84,3 +84,42 @@ def compare_poses(name: str, actual: NDArray[Any], expected: NDArray[Any], budge
     return Comparison(
         name, error, relative, scale, where, "distance in mm", error, budget_mm, "mm", math.isfinite(error) and error <= budget_mm
     )
+
+
+@dataclass(frozen=True)
+class AddedError:
+    """How far poses are from those that they should be, millimetres, over joints and frames: the ``mean``, the 99th
+    percentile ``p99``, the ``worst``, and where that is (frame, joint). ``drift`` (K + 1,): the mean distance of the
+    samples' x, y, z after each step, start first.
+    """
+
+    mean: float
+    p99: float
+    worst: float
+    where: tuple[int, ...]
+    drift: tuple[float, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the fields as plain values; numbers that are not finite become None, which JSON can hold."""
+        numbers = {"mean_mm": self.mean, "p99_mm": self.p99, "worst_mm": self.worst}
+        plain: dict[str, Any] = {key: value if math.isfinite(value) else None for key, value in numbers.items()}
+        return {**plain, "worst_at": list(self.where), "drift_mm": [d if math.isfinite(d) else None for d in self.drift]}
+
+
+def added_error(joints: NDArray[Any], exact: NDArray[Any], trajectory: NDArray[Any], exact_trajectory: NDArray[Any]) -> AddedError:
+    """Compare joints (frames, 17, 3) and states (K + 1, frames, N, 17, 5), metres, with those that they should be.
+
+    Frames without a pose in ``exact`` do not count; a pose that is missing where there should be one is infinitely far.
+    """
+    posed = np.isfinite(exact).all(axis=(-2, -1))
+    distance = MILLIMETRES * np.linalg.norm(joints.astype(np.float64)[posed] - exact[posed], axis=-1)
+    distance = np.where(np.isfinite(distance), distance, np.inf)
+    moved = MILLIMETRES * np.linalg.norm(trajectory[:, posed, ..., 2:].astype(np.float64) - exact_trajectory[:, posed, ..., 2:], axis=-1)
+    frame, joint = np.unravel_index(int(np.argmax(distance)), distance.shape)
+    return AddedError(
+        float(distance.mean()),
+        float(np.quantile(distance, 0.99, method="higher")),
+        float(distance.max()),
+        (int(np.flatnonzero(posed)[frame]), int(joint)),
+        tuple(float(step.mean()) for step in np.where(np.isfinite(moved), moved, np.inf)),
+    )

@@ -47,8 +47,16 @@ class ExportError(DiffPoseEdgeError):
     """An export was asked for that cannot be made."""
 
 
+class LintError(DiffPoseEdgeError):
+    """A file cannot be inspected: it is not there, not ONNX, damaged or incomplete; or the target is not known."""
+
+
 class VerificationError(DiffPoseEdgeError):
     """A freshly exported graph does not reproduce PyTorch: the export is refused."""
+
+
+class CalibrationError(DiffPoseEdgeError):
+    """A calibration cannot be read, or belongs to another network."""
 
 
 class RuntimeClosed(DiffPoseEdgeError):

@@ -28,9 +28,11 @@ from diffpose_edge.schedule import checked_timesteps
 from diffpose_edge.skeleton import J
 
 FORMAT = "diffpose-edge-bundle"
-# 1: released weights only. 2: says which process the denoiser was trained for.
-FORMAT_VERSION = 2
-ROLES = ("context", "step")
+# 1: released weights only. 2: says which process the denoiser was trained for. 3: graphs of several precisions, and the
+# calibration that those of INT8 were made with.
+FORMAT_VERSION = 3
+GRAPHS = ("context", "step")
+ROLES = (*GRAPHS, "calibration")
 KINDS = ("released", "distribution")
 PREDICTIONS = ("eps", "v")
 Shapes = dict[str, tuple[int, ...]]

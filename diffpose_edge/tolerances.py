@@ -25,6 +25,19 @@ FP32_STATE_REL = 1e-5
 FP32_POSE_MM = 0.01
 FP32_POSE_REL = 1e-5
 
+# Lower precision, the final pose against PyTorch in FP32, on poses of up to a metre (larger ones: in proportion). Measured on the
+# held-out clips, K = 5 and 50, N = 5: see benchmarks/results/precision.json. The worst joint of INT8 has no bound of its own: where a
+# pose is ambiguous, samples change sides for less.
+FP16_POSE_MEAN_MM = 0.5
+FP16_POSE_WORST_MM = 3.0
+INT8_POSE_MEAN_MM = 2.0
+
+# Named layer outputs in lower precision against the FP32 graph, relative to the largest magnitude: enough to catch an overflow, a
+# wrong scale, a layer exchanged; how far a layer may err is for the pose to say. FP16 rounds to 5e-4 and errs 3e-3 at most
+# after five layers; INT8 rounds to 4e-3 of the range and errs 4e-2.
+FP16_LAYER_REL = 2e-2
+INT8_LAYER_REL = 0.2
+
 # A mean and covariance over samples against a plain two-pass computation in float64.
 AGGREGATE_ABS_M = 1e-6
 
@@ -44,3 +57,11 @@ MILLIMETRES = 1000.0
 def pose_budget_mm(largest_m: float) -> float:
     """Return how many millimetres an FP32 pose may differ from PyTorch's, for a pose whose largest coordinate is given (metres)."""
     return max(FP32_POSE_MM, FP32_POSE_REL * largest_m * MILLIMETRES)
+
+
+def lower_pose_budget_mm(precision: str, largest_m: float) -> tuple[float, float]:
+    """Return how far FP16 or INT8 poses may be from PyTorch's, millimetres: the mean joint, and the worst joint (infinite: no bound)."""
+    scale = max(1.0, largest_m)
+    if precision == "fp16":
+        return FP16_POSE_MEAN_MM * scale, FP16_POSE_WORST_MM * scale
+    return INT8_POSE_MEAN_MM * scale, float("inf")

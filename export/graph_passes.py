@@ -68,3 +68,17 @@ def _remove_unused_initialisers(model: ir.Model) -> None:
     initialisers = model.graph.initializers
     for name in [name for name, value in initialisers.items() if not value.uses() and not value.is_graph_output()]:
         del initialisers[name]
+
+
+def name_linear_weights(model: ir.Model) -> None:
+    """Name the weights of linear layers after their biases, "x.bias" giving "x.weight".
+
+    The exporter transposes them into constants with numbers for names; a report on precision names layers.
+    """
+    for node in model.graph:
+        if node.op_type != "MatMul" or (weight := node.inputs[1]) is None or weight.const_value is None or "." in (weight.name or ""):
+            continue
+        adds = [use.node for use in node.outputs[0].uses() if use.node.op_type == "Add"]
+        biases = [value.name for add in adds for value in add.inputs if value is not None and (value.name or "").endswith(".bias")]
+        if len(biases) == 1 and biases[0] is not None and len(weight.uses()) == 1:
+            weight.name = f"{biases[0].removesuffix('bias')}weight"

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from diffpose_edge.errors import ExportError
-from diffpose_edge.export.graph_passes import drop_provenance, hide_outputs, lower_to_opset17
+from diffpose_edge.export.graph_passes import drop_provenance, hide_outputs, lower_to_opset17, name_linear_weights
 
 # The exporter's native opset: nothing older is written by it, so the graph is lowered afterwards by our own pass.
 EXPORTER_OPSET = 18
@@ -94,6 +94,7 @@ def onnx_from_module(
     hide_outputs(ir, keep=len(outputs))
     lower_to_opset17(ir)
     drop_provenance(ir)
+    name_linear_weights(ir)
     ir.graph.name = name
     ir.ir_version = IR_VERSION
     model = onnx_ir.to_proto(ir)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,14 @@ from diffpose_edge.errors import BundleError, KeypointError
 from diffpose_edge.export.bundle_export import load_pair
 from diffpose_edge.export.folded import tap_names
 from diffpose_edge.export.graphs import DiffPose, compare_context, compare_step, context_taps
+from diffpose_edge.export.precision_verification import PrecisionReport, lower_precisions_of, verify_precision
 from diffpose_edge.export.reference_run import expected_run
 from diffpose_edge.keypoints import Keypoints
+from diffpose_edge.manifest import Manifest
 from diffpose_edge.reference.trained import ConditionedDiffPose
 from diffpose_edge.runtime import PoseRuntime
 from diffpose_edge.runtime.start import LEAST_OBSERVED
-from diffpose_edge.schedule import checked_timesteps
+from diffpose_edge.schedule import checked_timesteps, scaled_coefficients, step_coefficients
 from diffpose_edge.tolerances import FP32_STATE_REL, pose_budget_mm
 from diffpose_edge.tracks import tracks_of
 
@@ -39,12 +41,14 @@ SEED = 0
 
 @dataclass(frozen=True)
 class VerificationReport:
-    """All comparisons by section ("context graph", "step graph", "steps", "pose"), on ``frames`` frames.
+    """All comparisons of the FP32 graphs by section ("context graph", "step graph", "steps", "pose"), on ``frames`` frames, and
+    a report on each lower precision that the bundle has.
 
     ``same_checkpoints`` tells whether the reference was loaded from the very files that the bundle was exported from.
     """
 
     sections: dict[str, tuple[Comparison, ...]]
+    precisions: tuple[PrecisionReport, ...]
     frames: int
     timesteps: tuple[int, ...]
     same_checkpoints: bool
@@ -52,7 +56,7 @@ class VerificationReport:
     @property
     def passed(self) -> bool:
         """Whether every comparison is within its budget."""
-        return all(c.passed for section in self.sections.values() for c in section)
+        return all(c.passed for section in self.sections.values() for c in section) and all(p.passed for p in self.precisions)
 
     def as_json(self) -> dict[str, Any]:
         """Return the whole report as plain values."""
@@ -62,7 +66,21 @@ class VerificationReport:
             "timesteps": list(self.timesteps),
             "same_checkpoints": self.same_checkpoints,
             "sections": {name: [c.as_json() for c in section] for name, section in self.sections.items()},
+            "precisions": {p.precision: p.as_json() for p in self.precisions},
         }
+
+    def as_record(self) -> dict[str, Any]:
+        """Return what a manifest keeps of the report: a few numbers of each precision."""
+        pose = self.sections["pose"][0]
+        worst = max((c for name in ("context graph", "step graph") for c in self.sections[name]), key=lambda c: c.relative)
+        fp32 = {
+            "passed": all(c.passed for section in self.sections.values() for c in section),
+            "worst_mm": pose.error if np.isfinite(pose.error) else None,
+            "largest_layer_error": worst.relative if np.isfinite(worst.relative) else None,
+            "at_layer": worst.name,
+        }
+        of = {"frames": self.frames, "timesteps": list(self.timesteps), "same_checkpoints": self.same_checkpoints}
+        return {**of, "fp32": fp32, **{p.precision: p.as_record() for p in self.precisions}}
 
 
 def verify_bundle(
@@ -74,7 +92,8 @@ def verify_bundle(
     timesteps: Sequence[int] | None = None,
     progress: Callable[[str], None] = lambda stage: None,
 ) -> VerificationReport:
-    """Compare a bundle, run by the runtime in its default mode, with PyTorch on real keypoints (frames, 17, 2).
+    """Compare a bundle, in every precision that it has, run by the runtime in its default mode, with PyTorch on real keypoints
+    (frames, 17, 2). The layers of lower precisions are held against the FP32 graphs, which are held against PyTorch.
 
     Frames in which too few joints were seen are left out; up to 64 of the others, evenly spread, are used (for a video
     bundle: the first window). Both sides get the same keypoints and the same draws.
@@ -117,7 +136,28 @@ def verify_bundle(
     sections["steps"] = tuple(compare_relative(name, trajectory[k], expected.trajectory[k], FP32_STATE_REL) for k, name in enumerate(names))
     largest = float(np.abs(expected.joints).max())
     sections["pose"] = (compare_poses("joints", joints, expected.joints, pose_budget_mm(largest)),)
-    return VerificationReport(sections, len(clip), steps, _same_checkpoints(loaded, denoiser, context))
+
+    feeds = {"context": [{next(iter(manifest.context_io[0])): observed}], "step": _step_feeds(manifest, x, chosen, expected.told, steps)}
+    precisions = tuple(
+        verify_precision(loaded, precision, clip, steps, expected, feeds, SEED, progress) for precision in lower_precisions_of(loaded)
+    )
+    return VerificationReport(sections, precisions, len(clip), steps, _same_checkpoints(loaded, denoiser, context))
+
+
+def _step_feeds(
+    manifest: Manifest, x: Array, timesteps: tuple[int, ...], told: Mapping[str, Array], steps: tuple[int, ...]
+) -> list[dict[str, Array]]:
+    """Return the step graph's inputs at each of some ``timesteps`` of a schedule, all from the state x."""
+    if manifest.process.kind == "released":
+        rows = step_coefficients(manifest.alpha_bar_table, steps, manifest.process.prediction)
+    else:
+        rows = scaled_coefficients(manifest.alpha_bar_table, steps, manifest.process.prediction)
+    shapes = manifest.step_io[0]
+    conditions = {name: _batch(values, shapes[name]) for name, values in told.items()}
+    return [
+        {"x": x, "timestep": np.array([t], np.float32), "coefficients": np.asarray(rows[steps.index(t)], np.float32), **conditions}
+        for t in timesteps
+    ]
 
 
 def _reference(bundle: Bundle, denoiser: str | Path, context: str | Path) -> DiffPose:

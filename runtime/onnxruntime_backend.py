@@ -7,13 +7,14 @@ alternates between two buffers; the bindings of a schedule's K steps are made on
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 
-from diffpose_edge.bundle import Bundle
 from diffpose_edge.errors import BundleError
+from diffpose_edge.manifest import Manifest, Shapes
 from diffpose_edge.runtime.backend import Array
 
 # How many schedules keep their bindings: a robot uses a few (one for each deadline), a sweep any number.
@@ -21,22 +22,27 @@ KEPT_SCHEDULES = 8
 
 
 class OnnxRuntimeBackend:
-    """The graphs of a bundle in ONNX Runtime's CPU provider; see :class:`diffpose_edge.runtime.backend.Backend`."""
+    """A bundle's graphs, by role, in ONNX Runtime's CPU provider; see :class:`diffpose_edge.runtime.backend.Backend`.
 
-    def __init__(self, bundle: Bundle, threads: int | None = None):
-        self.shape = bundle.manifest.shape
+    Graphs with Q/DQ are computed in float, rounded where the graph says so: ONNX Runtime's own INT8 kernels saturate on
+    processors without VNNI, and would show errors that no TensorRT makes.
+    """
+
+    def __init__(self, manifest: Manifest, graphs: Mapping[str, bytes], threads: int | None = None):
+        self.shape = manifest.shape
         options = ort.SessionOptions()
         options.log_severity_level = 3
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
         if threads is not None:
             options.intra_op_num_threads = threads
         self._threads = threads
-        self._context = _session(bundle, "context", options)
-        self._step = _session(bundle, "step", options)
-        (seen, shape), given = next(iter(bundle.manifest.context_io[0].items())), bundle.manifest.context_io[1]
+        self._context = self._session("context", graphs["context"], options, manifest.context_io)
+        self._step = self._session("step", graphs["step"], options, manifest.step_io)
+        (seen, shape), given = next(iter(manifest.context_io[0].items())), manifest.context_io[1]
         self.observation = np.zeros(shape, np.float32)
         self.xyz = np.zeros(given["xyz"], np.float32)
         self.features = np.zeros(given["feature"], np.float32) if "feature" in given else None
-        taken = bundle.manifest.step_io[0]
+        taken = manifest.step_io[0]
         self.feature = np.zeros(taken["feature"], np.float32) if "feature" in taken else None
         self.start = np.zeros(taken["start"], np.float32) if "start" in taken else None
         self._states = (np.zeros(self.shape.state, np.float32), np.zeros(self.shape.state, np.float32))
@@ -106,17 +112,13 @@ class OnnxRuntimeBackend:
             if value.data_ptr() != state.ctypes.data:
                 raise RuntimeError(f"ONNX Runtime {ort.__version__} copies the arrays bound to it; a version that shares them is needed")
 
-
-def _session(bundle: Bundle, role: str, options: ort.SessionOptions) -> Any:
-    content = bundle.read(role)
-    name = bundle.manifest.file_of(role)
-    try:
-        session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except Exception as err:  # ONNX Runtime's own exception types share no base; the cause stays attached
-        raise BundleError(f"ONNX Runtime {ort.__version__} cannot load {bundle.path / name}: {err}") from err
-    expected = bundle.manifest.context_io if role == "context" else bundle.manifest.step_io
-    for wanted, found in zip(expected, (session.get_inputs(), session.get_outputs()), strict=True):
-        actual = {value.name: tuple(value.shape) for value in found}
-        if actual != wanted or any(value.type != "tensor(float)" for value in found):
-            raise BundleError(f"{bundle.path / name} takes or gives {actual}, the manifest's shapes mean {wanted}; export the bundle again")
-    return session
+    def _session(self, role: str, content: bytes, options: ort.SessionOptions, border: tuple[Shapes, Shapes]) -> Any:
+        try:
+            session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        except Exception as err:  # ONNX Runtime's own exception types share no base; the cause stays attached
+            raise BundleError(f"ONNX Runtime {ort.__version__} cannot load the {role} graph: {err}") from err
+        for wanted, found in zip(border, (session.get_inputs(), session.get_outputs()), strict=True):
+            actual = {value.name: tuple(value.shape) for value in found}
+            if actual != wanted or any(value.type != "tensor(float)" for value in found):
+                raise BundleError(f"the {role} graph takes or gives {actual}, the manifest's shapes mean {wanted}; export the bundle again")
+        return session

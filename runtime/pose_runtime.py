@@ -16,6 +16,7 @@ from diffpose_edge.bundle import Bundle, load_bundle
 from diffpose_edge.errors import DiffPoseEdgeError, KeypointError, RuntimeClosed
 from diffpose_edge.extras import require
 from diffpose_edge.keypoints import Keypoints, checked_keypoints, numbers_of
+from diffpose_edge.manifest import GRAPHS
 from diffpose_edge.mixtures import Mixture
 from diffpose_edge.person import PersonView, context_channels, person_view
 from diffpose_edge.runtime.backend import Array, Backend
@@ -43,10 +44,15 @@ class PoseRuntime:
         self._lock = threading.Lock()
 
     @classmethod
-    def load(cls, bundle: str | Path | Bundle, backend: str = "onnxruntime", *, threads: int | None = None) -> PoseRuntime:
+    def load(
+        cls, bundle: str | Path | Bundle, backend: str = "onnxruntime", *, precision: str = "fp32", threads: int | None = None
+    ) -> PoseRuntime:
         """Load a bundle, check it, and allocate every buffer that the loop uses.
 
-        ``threads`` is the number of threads within an operator (default: ONNX Runtime's, one for each core).
+        ``precision`` is that of the graphs, "fp32", "fp16" or "int8", as far as the bundle has it (``diffpose-edge
+        calibrate`` makes them); states and results are float32 in all of them. ``threads`` is the number of threads within
+        an operator (default: ONNX Runtime's, one for each core).
+
         Raises BundleError, MissingPackage, or DiffPoseEdgeError for an unknown backend.
         """
         if backend not in BACKENDS:
@@ -57,7 +63,8 @@ class PoseRuntime:
         from diffpose_edge.runtime.onnxruntime_backend import OnnxRuntimeBackend
 
         loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
-        return cls(loaded, OnnxRuntimeBackend(loaded, threads))
+        graphs = {role: loaded.read(role, precision) for role in GRAPHS}
+        return cls(loaded, OnnxRuntimeBackend(loaded.manifest, graphs, threads))
 
     def estimate(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 import diffpose_edge
-from diffpose_edge.cli import convert, demo, doctor, evaluate, export, inspect, run, train, verify
+from diffpose_edge.cli import calibrate, convert, demo, doctor, evaluate, export, inspect, lint, run, train, verify
 
 app = typer.Typer(
     name="diffpose-edge",
@@ -34,10 +34,12 @@ def _options(
 
 app.command("export")(export.export)
 app.command("run")(run.run)
+app.command("calibrate")(calibrate.calibrate)
 app.command("verify")(verify.verify)
 app.command("evaluate")(evaluate.evaluate)
 app.command("train")(train.train)
 app.command("inspect")(inspect.inspect)
+app.command("lint")(lint.lint)
 app.command("doctor")(doctor.doctor)
 app.command("demo")(demo.demo)
 app.command("convert")(convert.convert)

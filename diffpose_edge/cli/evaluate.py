@@ -51,6 +51,7 @@ def evaluate(
     limit: Annotated[int | None, typer.Option(help="Take the first LIMIT frames of each clip only.", min=1)] = None,
     json_path: Annotated[Path | None, typer.Option("--json", help="Write every figure to this file.")] = None,
     plot_path: Annotated[Path | None, typer.Option("--plot", help="Draw error, spread and calibration to this PNG.")] = None,
+    precision: Annotated[str, typer.Option(help="Precision of the graphs: fp32, fp16 or int8 (after 'calibrate').")] = "fp32",
     threads: Annotated[int | None, typer.Option(help="Threads within an operator (default: one for each core).")] = None,
     backend: Annotated[str, typer.Option(help="Inference backend.")] = "onnxruntime",
 ) -> None:
@@ -71,7 +72,7 @@ def evaluate(
     clips = [clip.first(limit) for clip in load_evaluation(data)]
     # An option that was not given is not passed on either: the runtime has its own default.
     options = {"timesteps": steps, **({} if mode is None else {"mode": mode})}
-    with PoseRuntime.load(bundle, backend, threads=threads) as runtime:
+    with PoseRuntime.load(bundle, backend, precision=precision, threads=threads) as runtime:
         with counting("frames", sum(map(len, clips))) as done:
             scores = [_scored(runtime, clip, [seed, index], options, done) for index, clip in enumerate(clips)]
         manifest = runtime.bundle.manifest
@@ -88,6 +89,7 @@ def evaluate(
         "bundle": str(bundle),
         "note": note,
         "data": str(data),
+        "precision": precision,
         "mode": mode or MODES[manifest.process.kind][0],
         "timesteps": list(used_steps),
         "N": manifest.shape.N,

@@ -12,6 +12,7 @@ from rich.table import Table
 from diffpose_edge.bundle import load_bundle
 from diffpose_edge.cli.terminal import out
 from diffpose_edge.config import VideoConfig
+from diffpose_edge.manifest import GRAPHS
 
 
 def inspect(bundle: Annotated[Path, typer.Argument(help="A bundle made by export.")]) -> None:
@@ -40,8 +41,10 @@ def inspect(bundle: Annotated[Path, typer.Argument(help="A bundle made by export
     for kind in ("checkpoints", "versions"):
         for name, value in _entries(provenance.get(kind)):
             table.add_row(escape(f"{kind[:-1]}: {name}"), _record(value))
-    for role, result in manifest.verification.items():
-        table.add_row(f"checked at export: {role}", _record(result))
+    for precision, made in _entries(provenance.get("precision")):
+        table.add_row(escape(f"made in {precision}"), _record(made))
+    for what, result in manifest.verification.items():
+        table.add_row(escape(f"checked at export: {what}" if what in GRAPHS else f"verified: {what}"), _record(result))
     out.print(table)
 
 

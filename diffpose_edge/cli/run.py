@@ -34,6 +34,7 @@ def run(
         ),
     ] = None,
     trace: Annotated[bool, typer.Option(help="Also write 'trajectory' (frames,K+1,N,17,5): every state.")] = False,
+    precision: Annotated[str, typer.Option(help="Precision of the graphs: fp32, fp16 or int8 (after 'calibrate').")] = "fp32",
     threads: Annotated[int | None, typer.Option(help="Threads within an operator (default: one for each core).")] = None,
     backend: Annotated[str, typer.Option(help="Inference backend.")] = "onnxruntime",
 ) -> None:
@@ -54,7 +55,7 @@ def run(
         raise OutputError(f"--out and --keypoints both name {out_path}: the results would replace the input. Choose another name")
     # The output is opened first: a place that cannot be written to should show before the work, not after it.
     with atomic_file(out_path) as temporary:
-        with PoseRuntime.load(bundle, backend, threads=threads) as runtime, counting("frames", len(clip)) as done:
+        with PoseRuntime.load(bundle, backend, precision=precision, threads=threads) as runtime, counting("frames", len(clip)) as done:
             estimates = []
             for estimate in runtime.estimate_clip(clip, seed, timesteps=steps, mode=mode, trace=trace):
                 estimates.append(estimate)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from diffpose_edge.bundle import load_bundle
+from diffpose_edge.manifest import GRAPHS
 from diffpose_edge.runtime.loop import reverse_process
 from diffpose_edge.runtime.onnxruntime_backend import KEPT_SCHEDULES, OnnxRuntimeBackend
 from diffpose_edge.schedule import ddim_coefficients
@@ -13,7 +14,8 @@ from diffpose_edge.schedule import ddim_coefficients
 
 @pytest.fixture
 def backend(golden_bundle):
-    loaded = OnnxRuntimeBackend(load_bundle(golden_bundle), threads=1)
+    bundle = load_bundle(golden_bundle)
+    loaded = OnnxRuntimeBackend(bundle.manifest, {role: bundle.read(role) for role in GRAPHS}, threads=1)
     yield loaded
     loaded.close()
     loaded.close()  # twice is safe

@@ -1,0 +1,74 @@
+"""Records what flows through a bundle's FP32 graphs while the runtime walks its reverse process on real poses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from diffpose_edge.bundle import Bundle
+from diffpose_edge.export.trace import with_taps_as_outputs
+from diffpose_edge.manifest import GRAPHS
+from diffpose_edge.runtime.onnxruntime_backend import OnnxRuntimeBackend
+
+Array = NDArray[Any]
+# Hears (role, timestep, values by name); the timestep is None for the context graph. The arrays are the hearer's own.
+Observer = Callable[[str, int | None, dict[str, Array]], None]
+
+
+class RecordingBackend(OnnxRuntimeBackend):
+    """The FP32 graphs of a bundle; ``observer`` hears the ``watched`` values, by role, of every run of a graph.
+
+    The states are those of the plain backend: what is recorded are the trajectories that a robot walks.
+    """
+
+    def __init__(self, bundle: Bundle, watched: Mapping[str, Iterable[str]], observer: Observer, threads: int | None = None):
+        import onnx
+
+        graphs = {role: bundle.read(role) for role in GRAPHS}
+        super().__init__(bundle.manifest, graphs, threads)
+        self._observer = observer
+        self._seen = next(iter(bundle.manifest.context_io[0]))
+        self._watched = {role: list(watched.get(role, ())) for role in GRAPHS}
+        self._timesteps: tuple[int, ...] = ()
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        self._recorders = {}
+        for role, names in self._watched.items():
+            model = onnx.load_model_from_string(graphs[role])
+            given = {value.name for value in (*model.graph.input, *model.graph.output)}
+            model = with_taps_as_outputs(model, [name for name in names if name not in given])
+            self._recorders[role] = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+    def encode(self) -> None:
+        super().encode()
+        self._tell("context", None, {self._seen: self.observation})
+
+    def begin(self, timesteps: tuple[int, ...], coefficients: Array) -> None:
+        super().begin(timesteps, coefficients)
+        self._timesteps = timesteps
+
+    def step(self, k: int) -> None:
+        timestep, coefficients = (rows[k] for rows in self._rows[self._timesteps])
+        inputs = {"x": self.state(k), "timestep": timestep, "coefficients": coefficients}
+        told = {"feature": self.feature, "start": self.start}
+        inputs |= {name: array for name, array in told.items() if array is not None}
+        self._tell("step", self._timesteps[k], inputs)
+        super().step(k)
+
+    def close(self) -> None:
+        super().close()
+        self._recorders = {}
+
+    def _tell(self, role: str, timestep: int | None, inputs: dict[str, Array]) -> None:
+        names = self._watched[role]
+        computed = [name for name in names if name not in inputs]
+        values = dict(zip(computed, self._recorders[role].run(computed, inputs), strict=True)) if computed else {}
+        values |= {name: np.array(inputs[name]) for name in names if name in inputs}
+        if values:
+            self._observer(role, timestep, values)

@@ -1,0 +1,63 @@
+"""The graphs of a bundle in every precision: FP32 as exported, FP16 and INT8 made from it and from a calibration."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import onnx
+
+from diffpose_edge.export.fp16 import fp16_from_fp32
+from diffpose_edge.export.int8 import MatMulScales, int8_from_fp32
+from diffpose_edge.export.layer_groups import matmul_macs, taps_of, weight_matmuls
+from diffpose_edge.manifest import GRAPHS, Manifest
+
+# "int8-trt8" is INT8 for TensorRT 8.6: float32 around it, because that version casts by builder flags, and weights as pairs.
+LOWER_PRECISIONS = ("fp16", "int8", "int8-trt8")
+
+
+@dataclass(frozen=True)
+class PrecisionPlan:
+    """What is lowered, by role: ``int8`` the scales of the matmuls that run in INT8, ``fp32`` the layers and nodes that stay
+    float32 by choice, ``ranges`` the largest magnitude recorded of each value.
+    """
+
+    int8: Mapping[str, Mapping[str, MatMulScales]] = field(default_factory=dict)
+    fp32: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    ranges: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LoweredGraph:
+    """A graph, how many of its nodes stay float32 for which reason, and the share of its matmul work that is INT8."""
+
+    content: bytes
+    fp32_nodes: Mapping[str, int]
+    int8_share: float
+
+
+def lowered_graph(model: onnx.ModelProto, manifest: Manifest, role: str, precision: str, plan: PrecisionPlan) -> LoweredGraph:
+    """Return the graph of ``role`` in one of LOWER_PRECISIONS. Raises CalibrationError when the plan is for another network."""
+    taps = taps_of(manifest, role)
+    scales = plan.int8.get(role, {}) if precision != "fp16" else {}
+    quantised = int8_from_fp32(model, taps, scales, weights_as_pairs=precision == "int8-trt8") if scales else model
+    reasons: Mapping[str, int] = {}
+    if precision != "int8-trt8":
+        lowered = fp16_from_fp32(quantised, taps, plan.ranges.get(role), plan.fp32.get(role, ()))
+        quantised, reasons = lowered.model, Counter(lowered.fp32_nodes.values())
+    macs = sum(matmul.macs for matmul in weight_matmuls(model, taps) if matmul.name in scales)
+    return LoweredGraph(quantised.SerializeToString(deterministic=True), dict(reasons), macs / matmul_macs(model))
+
+
+def lowered_graphs(
+    graphs: Mapping[str, bytes], manifest: Manifest, plan: PrecisionPlan, progress: Callable[[int], None] = lambda done: None
+) -> dict[tuple[str, str], LoweredGraph]:
+    """Return every graph in every lower precision, by (role, precision). ``progress`` hears of each."""
+    lowered = {}
+    for role in GRAPHS:
+        model = onnx.load_model_from_string(graphs[role])
+        for precision in LOWER_PRECISIONS:
+            lowered[role, precision] = lowered_graph(model, manifest, role, precision, plan)
+            progress(1)
+    return lowered
