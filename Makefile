@@ -9,7 +9,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 SETUP  := pyproject.toml setup.py constraints.txt
 
-.PHONY: demo test test-fast lint format typecheck bench sweep train train-frame train-video clean
+.PHONY: demo test test-fast lint format typecheck bench sweep precision train train-frame train-video clean
 
 demo: $(VENV)/demo.ready
 	$(BIN)/diffpose-edge demo --out demo
@@ -41,6 +41,10 @@ bench: $(VENV)/demo.ready
 sweep: $(VENV)/demo.ready
 	$(BIN)/python -m diffpose_edge.benchmarks.accuracy_sweep --pair frame
 	$(BIN)/python -m diffpose_edge.benchmarks.accuracy_sweep --pair video
+
+# What FP16 and INT8 cost in millimetres, into benchmarks/results/.
+precision: $(VENV)/demo.ready
+	$(BIN)/python -m diffpose_edge.benchmarks.precision_accuracy
 
 # The weights that ship, from the shipped motion capture. `make -j2 train` takes both pairs at once, on a core each: an hour
 # and a half (docs/training.md). Stop it and go on as you like.

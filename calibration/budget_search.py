@@ -13,13 +13,15 @@ from typing import Any
 
 import onnx
 
-from diffpose_edge.calibration.added_error import AddedError, Trial
+from diffpose_edge.calibration.added_error import Trial
 from diffpose_edge.calibration.sensitivity import GroupError, estimate_macs
+from diffpose_edge.comparison import AddedError
 from diffpose_edge.errors import CalibrationError, DiffPoseEdgeError
+from diffpose_edge.export.fp16_rounding import with_fp16_rounding
 from diffpose_edge.export.precision import PrecisionPlan, lowered_graph
 from diffpose_edge.manifest import GRAPHS
 
-# A group of less than this share of an estimate's matmul work is not worth a part of the budget in INT8.
+# A group of less than this share of an estimate's matmul work saves nothing in INT8, and is not worth a part of the budget.
 LEAST_SHARE = 1e-3
 Names = dict[str, tuple[str, ...]]
 
@@ -41,7 +43,7 @@ class Tried:
 class BudgetResult:
     """``plan`` keeps within the budget; ``kept`` are the groups in higher precision, by role; ``added`` what the poses err by.
 
-    ``share_before`` and ``share_after``: the share of an estimate's matmul work in low precision, with nothing kept and now.
+    ``share_before`` and ``share_after``: the share of an estimate's matmul work in low precision, at most and in ``plan``.
     ``tried``: every set that was walked, in order.
     """
 
@@ -60,10 +62,11 @@ def most_trials(sensitivities: Sequence[GroupError]) -> int:
 
 
 def added_together(trial: Trial, plan: PrecisionPlan, precision: str) -> AddedError:
-    """Return what the graphs of a plan, as they ship, add to the poses."""
+    """Return what the graphs of a plan, as they ship, add to the poses; FP16 rounds after every operator."""
     manifest = trial.bundle.manifest
     models = {role: onnx.load_model_from_string(trial.fp32[role]) for role in GRAPHS}
-    return trial.added({role: lowered_graph(models[role], manifest, role, precision, plan).content for role in GRAPHS})
+    lowered = {role: lowered_graph(models[role], manifest, role, precision, plan).content for role in GRAPHS}
+    return trial.added({role: with_fp16_rounding(content) for role, content in lowered.items()})
 
 
 def smallest_kept(
@@ -80,8 +83,9 @@ def smallest_kept(
 
     From all of ``sensitivities`` lowered, the groups are kept that cost most for what they save: squared error by
     multiply-accumulates for INT8, error alone for FP16, where the number of layers counts. How many is found by bisection;
-    then each is put back that can be, the largest (for FP16: the mildest) first. For FP16 what ``plan`` kept before does
-    not count. ``progress`` hears of each set walked (:func:`most_trials`).
+    then each is put back that can be, the largest (for FP16: the mildest) first. Groups below LEAST_SHARE of the work are
+    always kept out of INT8. For FP16 what ``plan`` kept before does not count. ``progress`` hears of each set walked
+    (:func:`most_trials`).
 
     Raises CalibrationError, saying what is possible, when the budget is missed with everything kept; DiffPoseEdgeError for
     a budget that is not a positive number.
@@ -108,9 +112,8 @@ def smallest_kept(
             without = [other for other in kept if other is not group]
             if search.holds(without):
                 kept = without
-    # The set that was chosen has been walked: the last one that held.
     names = search.named(kept)
-    chosen = {tuple(tried.kept.items()): tried for tried in search.tried}[tuple(names.items())]
+    chosen = next(tried for tried in search.tried if tried.kept == names)
     return BudgetResult(search.plan(kept), names, chosen.added, search.tried[0].share, chosen.share, tuple(search.tried))
 
 
@@ -129,17 +132,18 @@ class _Search:
         self.budget_mm, self.worst_mm = budget_mm, worst_mm
         self.groups = _lowered(sensitivities)
         self.macs = estimate_macs(trial)
+        self.always = [group for group in self.groups if precision == "int8" and group.macs < LEAST_SHARE * self.macs]
         self.tried: list[Tried] = []
 
     def ranked(self) -> list[GroupError]:
-        """Return the groups in the order in which they are kept; equals in the order of the graphs."""
-        return sorted(self.groups, key=lambda group: -self._gain(group))
+        """Return the groups that are chosen among, in the order in which they are kept; equals in the order of the graphs."""
+        return sorted((group for group in self.groups if group not in self.always), key=lambda group: -self._gain(group))
 
     def to_put_back(self, kept: Sequence[GroupError]) -> list[GroupError]:
-        """Return the kept groups that are worth trying without, the most rewarding first."""
+        """Return the kept groups, the one that is most rewarding to lower first."""
         if self.precision == "fp16":
             return sorted(kept, key=self._gain)
-        return sorted((g for g in kept if g.macs >= LEAST_SHARE * self.macs), key=lambda group: (-group.macs, self._gain(group)))
+        return sorted(kept, key=lambda group: (-group.macs, self._gain(group)))
 
     def _gain(self, group: GroupError) -> float:
         assert group.added is not None
@@ -151,17 +155,19 @@ class _Search:
     def holds(self, kept: Sequence[GroupError]) -> bool:
         """Walk the graphs with these groups kept, note what came of it, and tell whether that is within the budget."""
         added = added_together(self.trial, self.plan(kept), self.precision)
-        low = sum(group.macs for group in self.groups if group not in kept)
+        low = sum(group.macs for group in self.groups if group not in (*self.always, *kept))
         self.tried.append(Tried(self.named(kept), added, low / self.macs))
         self.progress(1)
         # Written so that NaN, which an overflow leaves, does not hold.
         return added.mean <= self.budget_mm and (self.worst_mm is None or added.worst <= self.worst_mm)
 
     def named(self, kept: Sequence[GroupError]) -> Names:
-        return {role: tuple(group.name for group in self.groups if group.role == role and group in kept) for role in GRAPHS}
+        every = (*self.always, *kept)
+        return {role: tuple(group.name for group in self.groups if group.role == role and group in every) for role in GRAPHS}
 
     def plan(self, kept: Sequence[GroupError]) -> PrecisionPlan:
-        members = {role: [m for group in self.groups if group.role == role and group in kept for m in group.members] for role in GRAPHS}
+        every = (*self.always, *kept)
+        members = {role: [m for group in self.groups if group.role == role and group in every for m in group.members] for role in GRAPHS}
         if self.precision == "fp16":
             return replace(self.base, fp32={role: tuple(names) for role, names in members.items()})
         lowered = {role: {m for group in self.groups if group.role == role for m in group.members} - set(members[role]) for role in GRAPHS}

@@ -58,8 +58,11 @@ def frames_to_use(keypoints: Keypoints, F: int, most: int) -> Keypoints:
     if F == 1:
         chosen = usable[np.unique(np.linspace(0, len(usable) - 1, min(most, len(usable))).round().astype(int))]
     else:
-        windows = len(keypoints) // F
-        kept = np.unique(np.linspace(0, max(windows - 1, 0), max(1, min(windows, most // F))).round().astype(int))
+        # Windows with a pose in them; the last one of a clip may be short, and is taken when there is no other.
+        windows = np.unique(usable // F)
+        whole = windows[(windows + 1) * F <= len(keypoints)]
+        windows = whole if len(whole) else windows
+        kept = windows[np.unique(np.linspace(0, len(windows) - 1, max(1, min(len(windows), most // F))).round().astype(int))]
         chosen = np.concatenate([np.arange(w * F, min((w + 1) * F, len(keypoints))) for w in kept])
     return Keypoints(keypoints.uv[chosen], keypoints.confidence[chosen])
 

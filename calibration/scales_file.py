@@ -6,12 +6,13 @@ JSON with one line for each matmul, so that two calibrations can be compared wit
 from __future__ import annotations
 
 import json
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from diffpose_edge.errors import CalibrationError
+from diffpose_edge.export.fp16 import FP16_MAX
 from diffpose_edge.export.int8 import MatMulScales
 from diffpose_edge.export.precision import PrecisionPlan
 from diffpose_edge.manifest import GRAPHS
@@ -19,7 +20,8 @@ from diffpose_edge.manifest import GRAPHS
 FORMAT = "diffpose-edge-calibration"
 FORMAT_VERSION = 1
 FILE = "calibration.json"
-MOST_EXPONENT = 64
+# 2^-14 is the smallest normal number of FP16, in which activations are smoothed.
+MOST_EXPONENT = 14
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def calibration_from_json(text: str) -> Calibration:
         raise CalibrationError(f"the calibration is not JSON ({err}); it is damaged: calibrate again") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CalibrationError(f"expected a file of format {FORMAT!r}: this is not a calibration. Make one with: diffpose-edge calibrate")
-    if content.get("format_version") != FORMAT_VERSION:
+    if type(content.get("format_version")) is not int or content["format_version"] != FORMAT_VERSION:
         raise CalibrationError(
             f"the calibration has format version {content.get('format_version')!r}; this diffpose-edge reads {FORMAT_VERSION}. "
             f"Calibrate again with this version"
@@ -88,7 +90,8 @@ def calibration_from_json(text: str) -> Calibration:
     for role in GRAPHS:
         scales[role] = {name: _scales(f"{role} {name}", entry) for name, entry in _object(content, "scales", role).items()}
         ranges[role] = {
-            name: _positive(f"range of {role} {name}", value, zero=True) for name, value in _object(content, "ranges", role).items()
+            name: _positive(f"range of {role} {name}", value, sys.float_info.max, zero=True)
+            for name, value in _object(content, "ranges", role).items()
         }
         for key, found in names.items():
             listed = content.get(key, {}).get(role) if isinstance(content.get(key), dict) else None
@@ -103,6 +106,10 @@ def calibration_from_json(text: str) -> Calibration:
     provenance = content.get("provenance", {})
     if not isinstance(provenance, dict):
         raise CalibrationError("the calibration's 'provenance' must be an object")
+    try:  # it is written again with the graphs
+        json.dumps(provenance, allow_nan=False)
+    except (ValueError, RecursionError) as err:
+        raise CalibrationError(f"the calibration's 'provenance' is not JSON ({err})") from None
     return Calibration(scales, names["int8"], names["fp32"], ranges, weights, provenance)
 
 
@@ -114,10 +121,10 @@ def _object(content: dict[str, Any], key: str, role: str) -> dict[str, Any]:
     return inner
 
 
-def _positive(what: str, value: Any, zero: bool = False) -> float:
-    number = isinstance(value, float | int) and not isinstance(value, bool) and math.isfinite(value)
-    if not number or value < 0 or (value == 0 and not zero):
-        raise CalibrationError(f"{what}: expected a positive number, got {value!r}")
+def _positive(what: str, value: Any, most: float, zero: bool = False) -> float:
+    number = isinstance(value, float | int) and not isinstance(value, bool)
+    if not number or not 0 <= value <= most or (value == 0 and not zero):  # NaN is not within anything
+        raise CalibrationError(f"{what}: expected a positive number of at most {most:g}, got {str(value)[:80]}")
     return float(value)
 
 
@@ -127,4 +134,4 @@ def _scales(what: str, entry: Any) -> MatMulScales:
     smoothing = entry["smoothing"]
     if not all(type(e) is int and abs(e) <= MOST_EXPONENT for e in smoothing):
         raise CalibrationError(f"{what}: expected smoothing as whole numbers within -{MOST_EXPONENT}..{MOST_EXPONENT}")
-    return MatMulScales(_positive(f"scale of {what}", entry.get("scale")), tuple(smoothing))
+    return MatMulScales(_positive(f"scale of {what}", entry.get("scale"), FP16_MAX), tuple(smoothing))

@@ -12,9 +12,11 @@ from typing import Any
 
 import onnx
 
-from diffpose_edge.calibration.added_error import AddedError, Trial
+from diffpose_edge.calibration.added_error import Trial
+from diffpose_edge.comparison import AddedError
 from diffpose_edge.errors import CalibrationError, DiffPoseEdgeError
 from diffpose_edge.export.fp16 import fp16_from_fp32
+from diffpose_edge.export.fp16_rounding import with_fp16_rounding
 from diffpose_edge.export.int8 import int8_from_fp32
 from diffpose_edge.export.layer_groups import groups_of, matmul_macs, taps_of, weight_matmuls
 from diffpose_edge.export.precision import PrecisionPlan
@@ -101,9 +103,7 @@ def _models(trial: Trial) -> dict[str, onnx.ModelProto]:
     return {role: onnx.load_model_from_string(trial.fp32[role]) for role in GRAPHS}
 
 
-def _int8_groups(
-    model: onnx.ModelProto, taps: Sequence[str], scales: Mapping[str, Any], by: str
-) -> dict[str, tuple[tuple[str, ...], int]]:
+def _int8_groups(model: onnx.ModelProto, taps: Sequence[str], scales: Mapping[str, Any], by: str) -> dict[str, tuple[tuple[str, ...], int]]:
     known = {matmul.name: matmul for matmul in weight_matmuls(model, taps)}
     if missing := sorted(set(scales) - set(known)):
         raise CalibrationError(
@@ -139,4 +139,4 @@ def _alone(
     rounds = any(tensor.data_type == half for tensor in lowered.graph.initializer) or any(
         node.op_type == "Cast" and node.attribute[0].i == half for node in lowered.graph.node
     )
-    return lowered.SerializeToString() if rounds else None
+    return with_fp16_rounding(lowered.SerializeToString()) if rounds else None

@@ -136,7 +136,8 @@ class Manifest:
             if entry.role == role and entry.precision == precision:
                 return name
         have = sorted({f"{e.role} {e.precision}" for e in self.files.values()})
-        raise BundleError(f"the bundle has no {role} graph in {precision}; it has: {', '.join(have) or 'nothing'}")
+        remedy = "" if precision == "fp32" else ". Graphs in fp16 and int8 are made by: diffpose-edge calibrate"
+        raise BundleError(f"the bundle has no {role} graph in {precision}; it has: {', '.join(have) or 'nothing'}{remedy}")
 
     def to_json(self) -> str:
         """Return the manifest as it is written to disk."""

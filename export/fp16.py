@@ -8,7 +8,7 @@ What stays float32, and why (also told node by node in :class:`Fp16Graph`):
   them is half of a frame encoder's error), and what goes out are metres, or the noise that the state is corrected by;
 - the statistics of decomposed LayerNorms (the sum of squares overflows first), and softmax; TensorRT fuses the casts around
   both into the kernels that it would use anyway (measured: the same number of kernels on TensorRT-RTX 1.7.1);
-- whatever came too close to FP16's largest number in the recorded ranges;
+- whatever came too close to FP16's largest number in the recorded ranges, and constants beyond it;
 - Q/DQ and the matmul between them, which run in INT8.
 """
 
@@ -21,7 +21,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from diffpose_edge.export.layer_groups import border_nodes, groups_of
+from diffpose_edge.export.layer_groups import border_nodes, groups_of, initialisers_of
 from diffpose_edge.export.trace import check_model
 
 FP16_MAX = float(np.finfo(np.float16).max)
@@ -64,6 +64,7 @@ def _fp32_reasons(model: onnx.ModelProto, taps: Sequence[str], ranges: Mapping[s
     groups = groups_of(model, taps)
     producer = {value: node for node in model.graph.node for value in node.output}
     limit = FP16_MAX / FP16_MARGIN
+    constants = {name: float(np.abs(array).max(initial=0.0)) for name, array in initialisers_of(model).items() if array.dtype == np.float32}
     border = border_nodes(model, taps)
     for node in model.graph.node:
         if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
@@ -76,6 +77,8 @@ def _fp32_reasons(model: onnx.ModelProto, taps: Sequence[str], ranges: Mapping[s
             reasons[node.name] = "softmax: exponentials and their sum"
         elif node.name in border:
             reasons[node.name] = border[node.name]
+        elif any(constants.get(value, 0.0) > FP16_MAX for value in node.input):
+            reasons[node.name] = "range: a constant is beyond FP16's largest number"
         elif any(ranges.get(value, 0.0) > limit for value in (*node.input, *node.output)):
             reasons[node.name] = f"range: a value came above {limit:.0f}"
         elif node.name in keep or groups[node.name] in keep:

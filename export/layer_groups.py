@@ -17,6 +17,8 @@ from diffpose_edge.reference.taps import block_names
 
 # What comes after the last layer: the output convolution of the context encoder, the DDIM update of the step.
 TAIL = "output"
+# Operators that stand between an input and its first matmul: joints are mixed, rearranged, or mirrored.
+CARRIERS = ("MatMul", "Reshape", "Transpose", "Mul", "Gather", "Concat")
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ def border_nodes(model: onnx.ModelProto, taps: Sequence[str]) -> dict[str, str]:
             found[node.name] = "output layer or DDIM update: rounds the result itself"
         if past & set(node.input) and node.op_type == "Add" and any(value in constants for value in node.input):
             found[node.name] = "input layer: rounds the coordinates"
-        if not reached & set(node.input) or node.op_type not in ("MatMul", "Reshape", "Transpose"):
+        if not reached & set(node.input) or node.op_type not in CARRIERS:
             continue
         found.setdefault(node.name, "input layer: rounds the coordinates")
         if node.op_type == "MatMul" and constants.get(node.input[1]) == 2:

@@ -69,18 +69,22 @@ def counts(findings: Sequence[Finding]) -> dict[Severity, int]:
     return {severity: sum(finding.severity == severity for finding in findings) for severity in SEVERITIES}
 
 
-def files_of(path: str | Path) -> list[Path]:
-    """Return the ONNX files that a path stands for: itself, or every ONNX file that a bundle names.
+def files_of(path: str | Path) -> dict[Path, tuple[str, ...]]:
+    """Return the ONNX files that a path stands for, itself or every graph of a bundle, with the targets that each is for.
 
-    Raises BundleError when a folder is not a whole bundle, LintError when a bundle holds no ONNX file.
+    A bundle has INT8 in two forms, one for TensorRT 8.6 and one for what came after it. Raises BundleError when a folder is
+    not a whole bundle.
     """
     path = Path(path)
     if not path.is_dir():
-        return [path]
-    files = [path / name for name in sorted(load_bundle(path).manifest.files) if name.endswith(".onnx")]
-    if not files:
-        raise LintError(f"the bundle {path} names no .onnx file")
-    return files
+        return {path: tuple(TARGETS)}
+    files = load_bundle(path).manifest.files
+    for_8 = {"int8": False, "int8-trt8": True}
+    return {
+        path / name: tuple(target for target in TARGETS if for_8.get(entry.precision, target == "8.6") == (target == "8.6"))
+        for name, entry in sorted(files.items())
+        if name.endswith(".onnx")
+    }
 
 
 def _findings(graphs: Sequence[Graph], target: Target) -> list[Finding]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from diffpose_edge.bundle import Bundle
 from diffpose_edge.comparison import AddedError, Comparison, added_error, compare_relative
+from diffpose_edge.export.fp16_rounding import with_fp16_rounding
 from diffpose_edge.export.layer_groups import taps_of
 from diffpose_edge.export.reference_run import ReferenceRun
 from diffpose_edge.export.trace import with_taps_as_outputs
@@ -22,6 +23,7 @@ from diffpose_edge.extras import require
 from diffpose_edge.keypoints import Keypoints
 from diffpose_edge.manifest import GRAPHS
 from diffpose_edge.runtime import PoseRuntime
+from diffpose_edge.runtime.onnxruntime_backend import OnnxRuntimeBackend
 from diffpose_edge.tolerances import FP16_LAYER_REL, INT8_LAYER_REL, lower_pose_budget_mm
 
 Array = NDArray[Any]
@@ -76,6 +78,8 @@ def verify_precision(
 ) -> PrecisionReport:
     """Run a precision on a clip, with the draws of ``seed``, and compare it with PyTorch's ``expected`` run of the same.
 
+    FP16 is rounded after every operator (:mod:`diffpose_edge.export.fp16_rounding`), which ONNX Runtime's CPU would not do.
+
     ``feeds`` are inputs of the graphs, by role: the layers are compared on them.
     """
     progress(f"{precision}: layers")
@@ -85,7 +89,8 @@ def verify_precision(
         budget = FP16_LAYER_REL if precision == "fp16" else INT8_LAYER_REL
         layers += compare_layers(role, bundle.read(role), bundle.read(role, precision), taps, feeds[role], budget)
     progress(f"{precision}: {len(timesteps)} steps on {len(clip)} frames")
-    with PoseRuntime.load(bundle, precision=precision) as runtime:
+    graphs = {role: with_fp16_rounding(bundle.read(role, precision)) for role in GRAPHS}
+    with PoseRuntime(bundle, OnnxRuntimeBackend(bundle.manifest, graphs)) as runtime:
         estimates = list(runtime.estimate_clip(clip, seed, timesteps=timesteps, trace=True))
     joints = np.concatenate([e.joints for e in estimates])
     trajectory = np.concatenate([e.trajectory for e in estimates if e.trajectory is not None], axis=1)
@@ -117,7 +122,7 @@ def compare_layers(
 
 
 def _session(content: bytes, taps: Sequence[str]) -> ort.InferenceSession:
-    model = onnx.load_model_from_string(content)
+    model = onnx.load_model_from_string(with_fp16_rounding(content))
     outputs = {value.name for value in model.graph.output}
     options = ort.SessionOptions()
     options.log_severity_level = 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -92,4 +93,49 @@ def conditioned_video_bundle(conditioned_video_pair: tuple[Path, Path], tmp_path
 
     out = tmp_path_factory.mktemp("bundles") / "conditioned_video"
     export_bundle(*conditioned_video_pair, out, persons=2, samples=3)
+    return out
+
+
+def _calibrated(bundle: Path, out: Path, frames: int, *, all_timesteps: bool = False) -> Path:
+    from diffpose_edge.bundle import load_bundle
+    from diffpose_edge.calibration.calibrate import apply_calibration, calibrated
+    from diffpose_edge.clips import calibration_keypoints
+
+    loaded = load_bundle(Path(shutil.copytree(bundle, out)))
+    schedules = None if all_timesteps else (loaded.manifest.timesteps,)
+    apply_calibration(loaded, calibrated(loaded, calibration_keypoints(), schedules=schedules, frames=frames))
+    return out
+
+
+@pytest.fixture(scope="session")
+def calibrated_bundle(conditioned_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The conditioned bundle with FP16 and INT8 graphs, calibrated on 8 frames that ship, over all timesteps. Read only."""
+    return _calibrated(conditioned_bundle, tmp_path_factory.mktemp("calibrated") / "conditioned", frames=8, all_timesteps=True)
+
+
+@pytest.fixture(scope="session")
+def calibrated_bundles(
+    calibrated_bundle: Path,
+    golden_bundle: Path,
+    golden_video_bundle: Path,
+    conditioned_video_bundle: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[str, Path]:
+    """Every kind of bundle with FP16 and INT8 graphs, calibrated on a few frames, by name. Read only."""
+    out = tmp_path_factory.mktemp("calibrated")
+    return {
+        "golden": _calibrated(golden_bundle, out / "golden", frames=4),
+        "golden_video": _calibrated(golden_video_bundle, out / "golden_video", frames=9),
+        "conditioned": calibrated_bundle,
+        "conditioned_video": _calibrated(conditioned_video_bundle, out / "conditioned_video", frames=10),
+    }
+
+
+@pytest.fixture(scope="session")
+def reshaped_bundle(conditioned_pair: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of the conditioned frame pair with P=1, N=2. Read only."""
+    from diffpose_edge.export import export_bundle
+
+    out = tmp_path_factory.mktemp("bundles") / "reshaped"
+    export_bundle(*conditioned_pair, out, persons=1, samples=2)
     return out

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 import diffpose_edge
-from diffpose_edge.cli import calibrate, convert, demo, doctor, evaluate, export, inspect, lint, run, train, verify
+from diffpose_edge.cli import calibrate, convert, demo, doctor, evaluate, export, inspect, lint, run, sensitivity, train, verify
 
 app = typer.Typer(
     name="diffpose-edge",
@@ -35,6 +35,7 @@ def _options(
 app.command("export")(export.export)
 app.command("run")(run.run)
 app.command("calibrate")(calibrate.calibrate)
+app.command("sensitivity")(sensitivity.sensitivity)
 app.command("verify")(verify.verify)
 app.command("evaluate")(evaluate.evaluate)
 app.command("train")(train.train)

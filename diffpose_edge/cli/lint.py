@@ -39,7 +39,7 @@ def lint(
     asked = dict.fromkeys(name for one in target or ["all"] for name in (TARGETS if one == "all" else [target_of(one).name]))
     if json_path is not None:
         check_file_place(json_path)
-    found = {file: lint_all(file, asked) for file in files_of(model)}
+    found = {file: lint_all(file, [name for name in asked if name in meant]) for file, meant in files_of(model).items()}
     for file, findings in found.items():
         if findings:
             _print_table(str(file), findings, everything)

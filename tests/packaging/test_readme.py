@@ -34,7 +34,18 @@ def folder(golden, tmp_path_factory):
 
 def test_every_command_of_the_readme_runs(folder):
     commands = [line for line in shell_lines() if line.startswith("diffpose-edge")]
-    assert [c.split()[1] for c in commands] == ["export", "verify", "inspect", "run", "doctor", "evaluate", "train"]
+    assert [c.split()[1] for c in commands] == [
+        "export",
+        "verify",
+        "inspect",
+        "run",
+        "doctor",
+        "calibrate",
+        "sensitivity",
+        "lint",
+        "evaluate",
+        "train",
+    ]
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     for command in commands:
         result = subprocess.run(command, shell=True, cwd=folder, env=environment, capture_output=True, text=True, check=False)
