@@ -121,11 +121,14 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 
 def main(
     folder: Annotated[Path, typer.Option("--out", help="Folder for the results.")] = Path("benchmarks/results"),
-    frames: Annotated[int, typer.Option(help="Frames of each of the twelve held-out clips (frame pair).", min=1)] = 20,
+    frames: Annotated[int, typer.Option(help="Frames of each of the twelve held-out clips (frame pair).", min=1)] = 16,
+    pair: Annotated[str | None, typer.Option(help="Measure this pair alone, and keep the other's rows as they are.")] = None,
 ) -> None:
     """Measure what each precision adds to the poses."""
+    kept = json.loads((folder / "precision.json").read_text(encoding="utf-8"))["rows"] if pair else []
     with tempfile.TemporaryDirectory() as temporary:
-        rows = [row for pair in PAIRS for row in measure(pair, frames, Path(temporary))]
+        measured = {name: measure(name, frames, Path(temporary)) for name in PAIRS if pair in (None, name)}
+    rows = [row for name in PAIRS for row in measured.get(name, [r for r in kept if r["pair"] == name])]
     record = {
         "what": "distance from PyTorch FP32 poses and MPJPE on held-out clips; ONNX Runtime on the CPU, Q/DQ computed in float, "
         "FP16 rounded after every operator",

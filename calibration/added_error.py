@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from diffpose_edge.bundle import Bundle
 from diffpose_edge.comparison import AddedError, added_error
+from diffpose_edge.export.fp16_rounding import with_fp16_rounding
 from diffpose_edge.keypoints import Keypoints
 from diffpose_edge.manifest import GRAPHS
 from diffpose_edge.runtime import PoseRuntime
@@ -30,8 +31,8 @@ class Trial:
         self.joints, self._trajectory = self._walked(self.fp32)
 
     def added(self, graphs: Mapping[str, bytes]) -> AddedError:
-        """Return what ``graphs``, by role, add; a role that is left out keeps its FP32 graph."""
-        joints, trajectory = self._walked({**self.fp32, **graphs})
+        """Return what ``graphs``, by role, add; a role that is left out keeps its FP32 graph. FP16 is rounded on purpose."""
+        joints, trajectory = self._walked({**self.fp32, **{role: with_fp16_rounding(content) for role, content in graphs.items()}})
         return added_error(joints, self.joints, trajectory, self._trajectory)
 
     def _walked(self, graphs: Mapping[str, bytes]) -> tuple[Array, Array]:

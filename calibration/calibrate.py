@@ -20,7 +20,7 @@ from diffpose_edge.calibration.smoothing import smoothing_of
 from diffpose_edge.config import VideoConfig
 from diffpose_edge.errors import CalibrationError
 from diffpose_edge.export.int8 import MatMulScales, quantised_weight
-from diffpose_edge.export.layer_groups import border_nodes, initialisers_of, taps_of, weight_matmuls, weights_sha256
+from diffpose_edge.export.layer_groups import border_nodes, initialisers_of, matmul_macs, taps_of, weight_matmuls, weights_sha256
 from diffpose_edge.export.precision import LOWER_PRECISIONS, lowered_graphs
 from diffpose_edge.keypoints import Keypoints
 from diffpose_edge.manifest import GRAPHS, Manifest
@@ -30,6 +30,8 @@ from diffpose_edge.runtime.start import MODES
 MOST_ROWS = 6144
 # A schedule over more timesteps than this is thinned out.
 MOST_TIMESTEPS = 64
+# An encoder that is less than this of an estimate's matmul work is not worth lowering.
+LITTLE_WORK = 0.02
 
 
 def deployed_schedules(manifest: Manifest) -> tuple[tuple[int, ...], ...]:
@@ -59,14 +61,14 @@ def calibrated(
     checked_method(method)
     schedules = deployed_schedules(bundle.manifest) if schedules is None else schedules
     seen = observe(bundle, keypoints, schedules, frames=frames, progress=progress)
-    scales, int8, weights = {}, {}, {}
+    scales, int8, weights, work = {}, {}, {}, {}
     for role in GRAPHS:
         model, taps = onnx.load_model_from_string(bundle.read(role)), taps_of(bundle.manifest, role)
         constants, border = initialisers_of(model), border_nodes(model, taps)
         matmuls = [matmul for matmul in weight_matmuls(model, taps) if matmul.node not in border]
         scales[role] = {m.name: _scales(seen.matmuls[role, m.name], constants[m.weight], method, smooth) for m in matmuls}
         int8[role] = tuple(scales[role]) if role == "step" else ()
-        weights[role] = weights_sha256(model, taps)
+        weights[role], work[role] = weights_sha256(model, taps), matmul_macs(model)
     provenance: dict[str, Any] = {
         "keypoints_sha256": hashlib.sha256(keypoints.uv.tobytes() + keypoints.confidence.tobytes()).hexdigest(),
         "poses": seen.poses,
@@ -77,18 +79,21 @@ def calibrated(
         "seed": SEED,
         "versions": {"diffpose-edge": diffpose_edge.__version__, "onnxruntime": onnxruntime.__version__},
     }
-    return Calibration(scales, int8, _kept_fp32(bundle.manifest), seen.ranges, weights, provenance)
+    return Calibration(scales, int8, _kept_fp32(bundle.manifest, work), seen.ranges, weights, provenance)
 
 
-def _kept_fp32(manifest: Manifest) -> dict[str, tuple[str, ...]]:
+def _kept_fp32(manifest: Manifest, work: dict[str, int]) -> dict[str, tuple[str, ...]]:
     """Return the layers that stay float32: those of the context encoder that cost the pose most and are small beside the rest.
 
-    A frame encoder's learned adjacency: with it in FP16 the worst joint of the shipped pair moves by 4.0 mm, without by 2.1
-    (K = 50, 96 held-out frames). A video encoder's last temporal block: 0.53 and 0.32 mm on average. Every FP16 value
-    rounded; no other layer matters as much (``diffpose-edge sensitivity --precision fp16``).
+    ``work``: multiply-accumulates of one run of each graph. An encoder below LITTLE_WORK of an estimate stays float32 as a
+    whole: FP16 would save nothing there, and moved the worst joint of the shipped frame pair by 5.9 mm, which is 0.7 mm
+    without (K = 50). Of larger ones a frame encoder's learned adjacency, and a video encoder's last temporal block (0.53 mm
+    and 0.32 mm on average). Every FP16 value rounded; ``diffpose-edge sensitivity --precision fp16`` tells of the others.
     """
     taps = taps_of(manifest, "context")
-    if isinstance(manifest.context, VideoConfig):
+    if work["context"] < LITTLE_WORK * (work["context"] + len(manifest.timesteps) * work["step"]):
+        kept = taps
+    elif isinstance(manifest.context, VideoConfig):
         kept = tuple(tap for tap in taps if tap.startswith("temporal"))[-1:]
     else:
         kept = tuple(tap for tap in taps if tap.endswith(".adjacency"))

@@ -12,7 +12,6 @@ from pathlib import Path
 import onnx
 
 from diffpose_edge.bundle import load_bundle
-from diffpose_edge.errors import LintError
 
 # These enter their rules into RULES when they are imported.
 from diffpose_edge.export import (  # noqa: F401

@@ -93,7 +93,12 @@ def test_the_table_is_made(tried: SimpleNamespace, monkeypatch: pytest.MonkeyPat
         Candidate("onnxruntime, our choice of matmuls", "helped", tried.graphs),
     ]
     rows = [row_of(candidate, tried.judge) for candidate in candidates]
-    result = {"frames": FRAMES, "calibration_runs": {"context": 1, "step": 1}, "rows": rows, "claims": comparison.claims_of(rows)}
+    result = {
+        "frames": tried.judge.frames,
+        "calibration_runs": {"context": 1, "step": 1},
+        "rows": rows,
+        "claims": comparison.claims_of(rows),
+    }
     text = comparison.markdown_of(comparison.record_of({"frame": result}, {}))
     assert all(text.count(f"| **{c.name}** |" if c.kind == "ours" else f"| {c.name}") == 2 for c in candidates)
     assert "left out: no --modelopt-python" in text

@@ -13,14 +13,16 @@ import pytest
 from diffpose_edge.bundle import MANIFEST, Bundle, load_bundle, save_bundle, sha256_of
 from diffpose_edge.calibration.added_error import Trial
 from diffpose_edge.calibration.calibrate import apply_calibration, calibrated, calibration_of, deployed_schedules
-from diffpose_edge.calibration.observed import frames_to_use
+from diffpose_edge.calibration.observed import frames_to_use, observe
 from diffpose_edge.calibration.scales_file import Calibration
 from diffpose_edge.clips import calibration_keypoints
 from diffpose_edge.errors import BundleError, CalibrationError, DiffPoseEdgeError, KeypointError
 from diffpose_edge.export.int8 import LEAST_SCALE, on_fp16_grid
 from diffpose_edge.export.precision import LOWER_PRECISIONS
-from diffpose_edge.keypoints import Keypoints
+from diffpose_edge.keypoints import Keypoints, load_keypoints
 from diffpose_edge.manifest import manifest_from_json
+from diffpose_edge.reference.training import calibration_set
+from diffpose_edge.tolerances import REFERENCE_ABS
 
 FEW = {"schedules": ((49, 20),), "frames": 2}
 FILES = {"calibration.json", MANIFEST} | {f"{r}.{p}.onnx" for r in ("context", "step") for p in ("fp32", *LOWER_PRECISIONS)}
@@ -83,14 +85,15 @@ def test_scales_are_on_the_grid_and_the_borders_have_none(kept: Bundle) -> None:
     assert "kept by choice" not in reasons["step"]["fp32_nodes"]
 
 
-def test_a_range_covers_every_activation_or_int8_clips(kept: Bundle) -> None:
-    """Min-max scales, smoothed: 127 steps reach as far as the recorded range, at most FP16's rounding short of it."""
-    calibration = calibration_of(kept)
-    for how in calibration.scales["step"].values():
-        assert how.scale * 127 < 100
-    norm = calibration.scales["step"]["layer0.attention.w_qkv"]
-    reach = calibration.ranges["step"]["layer0.norm1"] / 2.0 ** max(norm.smoothing)
-    assert norm.scale * 127 * 1.001 >= reach
+def test_a_min_max_scale_reaches_just_as_far_as_the_smoothed_activation(copied: Bundle) -> None:
+    calibration = calibrated(copied, calibration_keypoints(), **FEW)  # type: ignore[arg-type]
+    seen = observe(copied, calibration_keypoints(), **FEW)  # type: ignore[arg-type]
+    for role, scales in calibration.scales.items():
+        for name, how in scales.items():
+            reach = (seen.matmuls[role, name].amax / 2.0 ** np.array(how.smoothing)).max()
+            assert how.scale == float(on_fp16_grid(reach / 127)), name
+    assert any(max(how.smoothing) > 0 for how in calibration.scales["step"].values())
+    assert calibration.ranges == seen.ranges
 
 
 def test_without_smoothing_no_channel_is_moved(copied: Bundle) -> None:
@@ -209,6 +212,21 @@ def test_a_damaged_calibration_is_found(kept: Bundle, copied: Bundle, tmp_path: 
     contents["calibration.json"] = ("calibration", "int8", b'{"format": "diffpose-edge-calibration", \xff}')
     with pytest.raises(CalibrationError, match="not JSON"):
         calibration_of(save_bundle(tmp_path / "hostile", kept.manifest, contents))
+
+
+def test_a_video_encoder_keeps_its_last_temporal_block(calibrated_bundles: dict[str, Path]) -> None:
+    for name in ("golden_video", "conditioned_video"):
+        bundle = load_bundle(calibrated_bundles[name])
+        assert calibration_of(bundle).fp32 == {"context": ("temporal1",), "step": ()}
+        assert bundle.manifest.provenance["precision"]["fp16"]["context"]["fp32_nodes"]["kept by choice"] > 4
+
+
+def test_the_shipped_keypoints_are_those_of_their_program(tmp_path: Path) -> None:
+    calibration_set.main(tmp_path / "made.npz")
+    made, shipped = load_keypoints(tmp_path / "made.npz"), calibration_keypoints()
+    assert (len(made), len(shipped)) == (432, 662)
+    np.testing.assert_allclose(shipped.uv[:432], made.uv, rtol=0, atol=REFERENCE_ABS)
+    np.testing.assert_array_equal(shipped.confidence[:432] > 0, made.confidence > 0)
 
 
 def test_mistakes_are_told(copied: Bundle) -> None:

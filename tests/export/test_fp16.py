@@ -72,7 +72,8 @@ def test_float32_is_kept_where_it_is_needed_and_nowhere_else(calibrated_bundles:
     types, groups = types_of(lowered), groups_of(model, taps)
     wide = {node.name for node in lowered.graph.node if node.op_type != "Cast" and FLOAT in [types[value] for value in node.output]}
     statistics = {n.name for n in model.graph.node if n.op_type in ("ReduceMean", "Sqrt", "Sub", "Softmax")}
-    assert bool(statistics) and statistics <= wide
+    assert statistics
+    assert statistics <= wide
     for node in model.graph.node:
         if node.op_type == "Sqrt":  # (x - mean) / (std + eps), and the squares before it
             add = next(n for n in model.graph.node if node.output[0] in n.input)

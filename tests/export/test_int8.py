@@ -66,7 +66,7 @@ def check_placement(model: onnx.ModelProto, wanted: set[str], pairs: bool) -> No
     lowered = set()
     for node in model.graph.node:
         if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
-            source, scale, zero = node.input  # all three present
+            _, scale, zero = node.input  # all three present
             assert constants[zero].dtype == np.int8
             assert not constants[zero].any()
             assert constants[zero].shape == constants[scale].shape

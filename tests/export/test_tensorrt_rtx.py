@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 import diffpose_edge.extras
 from diffpose_edge.bundle import Bundle, load_bundle
-from diffpose_edge.clips import trained_pair
+from diffpose_edge.calibration.calibrate import apply_calibration, calibrated, calibration_of
+from diffpose_edge.clips import calibration_keypoints, trained_pair
 from diffpose_edge.errors import ExportError, MissingPackage
 from diffpose_edge.export import export_bundle
+from diffpose_edge.export.precision import lowered_graph
 from diffpose_edge.export.tensorrt_rtx import BuildReport, built, launches_of
 
 # Where TensorRT-RTX exists a missing package is a failure, not a skip.
@@ -33,12 +36,15 @@ FUSED_HEAD = 16
 
 
 def graphs_of(bundle: Bundle) -> list[tuple[str, str, bytes]]:
-    """Every graph of a bundle that TensorRT-RTX is for, as (file name, precision, content)."""
-    return [
-        (name, entry.precision, bundle.read(entry.role, entry.precision))
-        for name, entry in bundle.manifest.files.items()
-        if entry.role in ("context", "step") and entry.precision not in NOT_FOR_RTX
-    ]
+    """Every graph of a bundle that TensorRT-RTX is for, as (file name, precision, content), each content once.
+
+    An encoder that has nothing in INT8 is the same file in "int8" as in "fp16".
+    """
+    found: dict[bytes, tuple[str, str]] = {}
+    for name, entry in bundle.manifest.files.items():
+        if entry.role in ("context", "step") and entry.precision not in NOT_FOR_RTX:
+            found.setdefault(bundle.read(entry.role, entry.precision), (name, entry.precision))
+    return [(name, precision, content) for content, (name, precision) in found.items()]
 
 
 def matmuls_asked_for(content: bytes) -> Counter[str]:
@@ -71,16 +77,35 @@ def check(bundle: Bundle) -> dict[str, BuildReport]:
     return reports
 
 
-@pytest.mark.parametrize("fixture", ["golden_bundle", "golden_video_bundle", "conditioned_bundle", "conditioned_video_bundle"])
-def test_every_graph_of_a_bundle_builds_without_a_warning(fixture: str, request: pytest.FixtureRequest) -> None:
-    reports = check(load_bundle(request.getfixturevalue(fixture)))
-    assert {"context.fp32.onnx", "step.fp32.onnx"} <= set(reports)
+@pytest.mark.parametrize("name", ["golden", "golden_video", "conditioned", "conditioned_video"])
+def test_every_graph_of_a_bundle_builds_without_a_warning(calibrated_bundles: dict[str, Path], name: str) -> None:
+    bundle = load_bundle(calibrated_bundles[name])
+    reports = check(bundle)
+    assert set(reports) == {f"{role}.{p}.onnx" for role in ("context", "step") for p in ("fp32", "fp16")} | {"step.int8.onnx"}
+    assert bundle.read("context", "int8") == bundle.read("context", "fp16")
+
+
+@pytest.mark.parametrize("name", ["golden_video", "conditioned"])
+def test_an_encoder_in_int8_builds_as_well(calibrated_bundles: dict[str, Path], name: str) -> None:
+    """Not by default, but for whoever asks for it: every matmul of the encoder that has a scale."""
+    bundle = load_bundle(calibrated_bundles[name])
+    calibration = calibration_of(bundle)
+    plan = replace(calibration.plan, int8=calibration.scales, fp32={})
+    graph = lowered_graph(onnx.load_model_from_string(bundle.read("context")), bundle.manifest, "context", "int8", plan)
+    asked = matmuls_asked_for(graph.content)
+    assert asked["int8"] == len(calibration.scales["context"]) > 10
+    report = built(graph.content, "context.int8.onnx")
+    assert report.messages == ()
+    assert report.matmuls["int8"] == asked["int8"]
 
 
 @pytest.mark.slow
 def test_the_shipped_frame_pair_builds_at_full_size(tmp_path: Path) -> None:
-    bundle = export_bundle(*trained_pair("frame"), tmp_path / "bundle").bundle
+    exported = export_bundle(*trained_pair("frame"), tmp_path / "bundle").bundle
+    scales = calibrated(exported, calibration_keypoints(), schedules=(exported.manifest.timesteps,), frames=4)
+    bundle = apply_calibration(exported, scales)
     reports = check(bundle)
+    assert "step.int8.onnx" in reports
     denoiser = bundle.manifest.denoiser
     assert denoiser.hidden // denoiser.heads >= FUSED_HEAD
     for name, report in reports.items():
