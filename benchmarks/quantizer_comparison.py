@@ -6,7 +6,7 @@ onnx and ONNX Runtime are not this project's; without it its rows are left out.
 
 Every tool gets the FP32 graphs of the pairs that ship and the graphs' real inputs along the reverse processes that our own
 calibration walks. Judge is this project's runtime on held-out clips: ONNX Runtime computing Q/DQ in float, so that no
-processor's INT8 kernel, which may saturate, has a say. Beside the tools' defaults stand rows in which a tool is told more
+processor's INT8 kernel, which may saturate, has a say, and rounding every FP16 value, which it would not do by itself. Beside the tools' defaults stand rows in which a tool is told more
 than it knows by itself, up to our own choice of matmuls, so that the comparison is not with a straw man.
 """
 
@@ -46,6 +46,7 @@ from diffpose_edge.comparison import added_error
 from diffpose_edge.errors import DiffPoseEdgeError, ExportError
 from diffpose_edge.evaluation import load_evaluation
 from diffpose_edge.export import export_bundle
+from diffpose_edge.export.fp16_rounding import with_fp16_rounding
 from diffpose_edge.export.layer_groups import border_nodes, matmul_macs, taps_of, weight_matmuls
 from diffpose_edge.export.precision import PrecisionPlan, lowered_graph
 from diffpose_edge.extras import is_installed
@@ -255,7 +256,8 @@ class Judge:
 
     def _walked(self, graphs: Mapping[str, bytes]) -> dict[int, PoseEstimate]:
         estimates = {}
-        with PoseRuntime(self.bundle, OnnxRuntimeBackend(self.bundle.manifest, graphs, threads=1)) as runtime:
+        rounded = {role: with_fp16_rounding(content) for role, content in graphs.items()}
+        with PoseRuntime(self.bundle, OnnxRuntimeBackend(self.bundle.manifest, rounded, threads=1)) as runtime:
             for K, schedule in self.schedules.items():
                 some = self.chosen[K]
                 estimates[K] = runtime.estimate(self.uv[some], self.confidence[some], SEED, timesteps=schedule, trace=True)
@@ -443,7 +445,7 @@ def _listed(versions: Mapping[str, object]) -> str:
 
 NOTES = (
     "Judged by ONNX Runtime in float emulation of Q/DQ (`session.disable_quant_qdq`): what saturates in a processor's INT8 "
-    "kernels does not count.",
+    "kernels does not count. Every FP16 value is rounded, ours and others' alike (`export/fp16_rounding.py`).",
     "`onnxruntime, defaults`: `quant_pre_process`, then `quantize_static` as it comes: QInt8, activations asymmetric, one scale for "
     "each weight, min-max, every operator that it knows, the embedding's table and the DDIM update among them. TensorRT takes no "
     "zero points.",

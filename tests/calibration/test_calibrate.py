@@ -18,6 +18,7 @@ from diffpose_edge.calibration.scales_file import Calibration
 from diffpose_edge.clips import calibration_keypoints
 from diffpose_edge.errors import BundleError, CalibrationError, DiffPoseEdgeError, KeypointError
 from diffpose_edge.export.int8 import LEAST_SCALE, on_fp16_grid
+from diffpose_edge.export.layer_groups import taps_of
 from diffpose_edge.export.precision import LOWER_PRECISIONS
 from diffpose_edge.keypoints import Keypoints, load_keypoints
 from diffpose_edge.manifest import manifest_from_json
@@ -219,6 +220,17 @@ def test_a_video_encoder_keeps_its_last_temporal_block(calibrated_bundles: dict[
         bundle = load_bundle(calibrated_bundles[name])
         assert calibration_of(bundle).fp32 == {"context": ("temporal1",), "step": ()}
         assert bundle.manifest.provenance["precision"]["fp16"]["context"]["fp32_nodes"]["kept by choice"] > 4
+
+
+def test_an_encoder_of_next_to_no_work_stays_float32_as_a_whole(copied: Bundle) -> None:
+    """Which it is once the default is to walk all fifty steps."""
+    often = Bundle(copied.path, replace(copied.manifest, timesteps=tuple(range(49, -1, -1))))
+    calibration = calibrated(often, calibration_keypoints(), **FEW)  # type: ignore[arg-type]
+    altered = apply_calibration(often, calibration)
+    assert calibration.fp32 == {"context": taps_of(copied.manifest, "context"), "step": ()}
+    trial = Trial(altered, frames_to_use(calibration_keypoints(), 1, 4), (49,))
+    context = trial.added({"context": altered.read("context", "fp16")}).mean
+    assert 10 * context < trial.added({"step": altered.read("step", "fp16")}).mean
 
 
 def test_the_shipped_keypoints_are_those_of_their_program(tmp_path: Path) -> None:

@@ -88,6 +88,16 @@ def test_quoted_accuracies_are_those_of_the_committed_result(pair):
     assert f"| {pair} | {figures} |" in README
 
 
+def test_quoted_precisions_are_those_of_the_committed_result():
+    results = ROOT / "benchmarks" / "results"
+    rows = json.loads((results / "precision.json").read_text(encoding="utf-8"))["rows"]
+    table = (results / "precision.md").read_text(encoding="utf-8")
+    assert table in (ROOT / "docs" / "precision.md").read_text(encoding="utf-8")
+    assert len(rows) == len(table.splitlines()) - 2
+    for row in rows:
+        assert f"| {row['pair']} | {row['K']} | {row['precision']} | {row['mean_mm']:.{4 if row['precision'] == 'fp32' else 2}f} |" in table
+
+
 def test_quoted_latencies_are_those_of_the_committed_result():
     (result,) = (ROOT / "benchmarks" / "results").glob("step_latency.json")
     report = json.loads(result.read_text(encoding="utf-8"))
