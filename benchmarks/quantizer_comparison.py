@@ -6,8 +6,9 @@ onnx and ONNX Runtime are not this project's; without it its rows are left out.
 
 Every tool gets the FP32 graphs of the pairs that ship and the graphs' real inputs along the reverse processes that our own
 calibration walks. Judge is this project's runtime on held-out clips: ONNX Runtime computing Q/DQ in float, so that no
-processor's INT8 kernel, which may saturate, has a say, and rounding every FP16 value, which it would not do by itself. Beside the tools' defaults stand rows in which a tool is told more
-than it knows by itself, up to our own choice of matmuls, so that the comparison is not with a straw man.
+processor's INT8 kernel, which may saturate, has a say, and rounding every FP16 value, which it would not do by itself.
+Beside the tools' defaults stand rows in which a tool is told more than it knows by itself, up to our own choice of matmuls,
+so that the comparison is not with a straw man.
 """
 
 from __future__ import annotations
