@@ -86,7 +86,7 @@ def _kept_fp32(manifest: Manifest, work: dict[str, int]) -> dict[str, tuple[str,
     """Return the layers that stay float32: those of the context encoder that cost the pose most and are small beside the rest.
 
     ``work``: multiply-accumulates of one run of each graph. An encoder below LITTLE_WORK of an estimate stays float32 as a
-    whole: FP16 would save nothing there, and moved the worst joint of the shipped frame pair by 5.9 mm, which is 0.7 mm
+    whole: FP16 would save nothing there, and moved the worst joint of the shipped frame pair by 5.9 mm, which is 3.2 mm
     without (K = 50). Of larger ones a frame encoder's learned adjacency, and a video encoder's last temporal block (0.53 mm
     and 0.32 mm on average). Every FP16 value rounded; ``diffpose-edge sensitivity --precision fp16`` tells of the others.
     """

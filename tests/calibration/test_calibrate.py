@@ -165,9 +165,10 @@ def test_names_that_the_graph_lacks_change_nothing(kept: Bundle, tmp_path: Path)
     more = replace(
         calibration, scales={**calibration.scales, "step": {"layer9.conv1": how}}, int8={"context": (), "step": ("layer9.conv1",)}
     )
-    with pytest.raises(CalibrationError, match=r"layer9\.conv1"):
-        apply_calibration(bundle, more)
-    assert snapshot(tmp_path) == before
+    for other in (more, replace(calibration, fp32={"context": ("layer9.conv1",), "step": ()})):
+        with pytest.raises(CalibrationError, match=r"layer9\.conv1"):
+            apply_calibration(bundle, other)
+        assert snapshot(tmp_path) == before
 
 
 def test_a_calibration_goes_with_the_weights_to_another_batch(kept: Bundle, reshaped_bundle: Path, tmp_path: Path) -> None:
