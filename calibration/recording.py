@@ -10,7 +10,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from diffpose_edge.bundle import Bundle
-from diffpose_edge.export.trace import with_taps_as_outputs
+from diffpose_edge.export.onnx_models import with_taps_as_outputs
 from diffpose_edge.manifest import GRAPHS
 from diffpose_edge.runtime.onnxruntime_backend import OnnxRuntimeBackend
 

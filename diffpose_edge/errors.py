@@ -59,6 +59,18 @@ class CalibrationError(DiffPoseEdgeError):
     """A calibration cannot be read, or belongs to another network."""
 
 
+class CudaError(DiffPoseEdgeError):
+    """There is no usable GPU or driver, or CUDA refused something; the message has the driver's own explanation."""
+
+
+class EngineError(DiffPoseEdgeError):
+    """An engine cannot be built, read or run."""
+
+
+class EngineMismatch(EngineError):
+    """There is no engine that fits this machine, TensorRT, bundle and precision; the message has the command that builds one."""
+
+
 class RuntimeClosed(DiffPoseEdgeError):
     """A runtime was used after ``close()``."""
 

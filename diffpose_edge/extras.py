@@ -31,6 +31,9 @@ OPTIONAL = {
     "safetensors": Optional("safetensors", "train", "training, and reading what was trained"),
     "PIL": Optional("pillow", "report", "pictures"),
     "tensorrt_rtx": Optional("tensorrt_rtx_cu13", "rtx", "see how TensorRT builds a graph, without a GPU"),
+    "tensorrt": Optional("tensorrt", "tensorrt", "build and run TensorRT engines"),
+    "cuda.bindings": Optional("cuda-bindings", "cuda", "run engines on a GPU"),
+    "pycuda": Optional("pycuda", "pycuda", "run engines on a GPU, instead of cuda-bindings"),
     "polygraphy": Optional("polygraphy", "export", "verify lower precisions, and build engines"),
 }
 

@@ -22,7 +22,7 @@ import onnx
 import onnx_ir as ir
 
 from diffpose_edge.export.layer_groups import border_nodes, groups_of, initialisers_of
-from diffpose_edge.export.trace import check_model
+from diffpose_edge.export.onnx_models import check_model
 
 FP16_MAX = float(np.finfo(np.float16).max)
 # How far a value must stay below FP16's largest number: other people, other poses than the recorded ones.

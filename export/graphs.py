@@ -17,7 +17,8 @@ from diffpose_edge.config import BatchShape
 from diffpose_edge.distribution import START_CHANNELS
 from diffpose_edge.errors import VerificationError
 from diffpose_edge.export.folded import FoldedFrameEncoder, FoldedStep, tap_names
-from diffpose_edge.export.trace import TracedGraph, onnx_from_module, with_taps_as_outputs
+from diffpose_edge.export.onnx_models import with_taps_as_outputs
+from diffpose_edge.export.trace import TracedGraph, onnx_from_module
 from diffpose_edge.reference.diffusion import clean_of
 from diffpose_edge.reference.graph_networks import FrameEncoder
 from diffpose_edge.reference.mixste import MirrorAverage, MixSTE

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from diffpose_edge.errors import CalibrationError
 from diffpose_edge.export.layer_groups import initialisers_of, weight_matmuls
-from diffpose_edge.export.trace import check_model
+from diffpose_edge.export.onnx_models import check_model
 
 Array = NDArray[Any]
 # Symmetric: -128 is not used, so that negation is exact and every TensorRT agrees.

@@ -17,8 +17,8 @@ from diffpose_edge.bundle import Bundle
 from diffpose_edge.comparison import AddedError, Comparison, added_error, compare_relative
 from diffpose_edge.export.fp16_rounding import with_fp16_rounding
 from diffpose_edge.export.layer_groups import taps_of
+from diffpose_edge.export.onnx_models import with_taps_as_outputs
 from diffpose_edge.export.reference_run import ReferenceRun
-from diffpose_edge.export.trace import with_taps_as_outputs
 from diffpose_edge.extras import require
 from diffpose_edge.keypoints import Keypoints
 from diffpose_edge.manifest import GRAPHS

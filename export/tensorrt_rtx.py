@@ -9,18 +9,12 @@ Nothing here measures time or accuracy.
 from __future__ import annotations
 
 import re
-import sys
-import time
 from collections import Counter
 from dataclasses import dataclass
-from types import ModuleType
-from typing import Any
 
 from diffpose_edge.errors import ExportError
-from diffpose_edge.extras import require
+from diffpose_edge.export.engine_build import LAUNCHES, built_plan
 
-# Where the compiler's list of launches stands among its messages, when the plan is to be detailed.
-_LIST = "Layers:\n"
 _LAUNCH = re.compile(
     r"Name: (?P<name>.*?), LayerType: (?P<kind>\w+), "
     r"Inputs: \[(?P<inputs>.*?)\], Constants: \[(?P<constants>.*?)\], Outputs: \[.*\], TacticName: .*?Metadata: ?(?P<nodes>.*)"
@@ -96,31 +90,14 @@ def built(content: bytes, name: str = "the graph") -> BuildReport:
 
     Raises ExportError, with the node and the reason, when TensorRT-RTX refuses it; MissingPackage.
     """
-    trt, polygraphy = _modules()
-    logger = _logger_of(trt)
-    builder = trt.Builder(logger)
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    # Polygraphy's loader of networks is not used: it prints the parser's errors instead of giving them, and hears each
-    # warning once per process. Errors belong to the parser and die with it: they are made into text at once.
-    parser = trt.OnnxParser(network, logger)
-    parsed = parser.parse(content)
-    refusals = [_error_text(parser, i) for i in range(parser.num_errors)]
-    if refusals or not parsed:
-        raise ExportError(_refusal(trt, name, refusals or logger.bad))
-    start = time.perf_counter()
-    with polygraphy.logger.G_LOGGER.verbosity(polygraphy.logger.G_LOGGER.CRITICAL + 1):
-        config = polygraphy.backend.trt.CreateConfig(profiling_verbosity=trt.ProfilingVerbosity.DETAILED)
-        try:
-            plan = polygraphy.backend.trt.engine_bytes_from_network((builder, network, parser), config)
-        except polygraphy.exception.PolygraphyException as err:
-            raise ExportError(_refusal(trt, name, logger.bad or [str(err)])) from None
-    return BuildReport(time.perf_counter() - start, len(memoryview(plan)), tuple(logger.bad), launches_of(logger.listing))
+    made = built_plan(content, name, "rtx", "fp32")
+    return BuildReport(made.seconds, len(made.plan), made.messages, launches_of(made.listing))
 
 
 def launches_of(listing: str) -> tuple[Launch, ...]:
     """Return the launches in the compiler's list of them; raises ExportError when it is not in the form of this version."""
     launches = []
-    for line in listing.removeprefix(_LIST).split("\n"):
+    for line in listing.removeprefix(LAUNCHES).split("\n"):
         if not line.startswith("Name: "):
             break  # what follows the blank line are the plan's inputs and outputs
         found = _LAUNCH.match(line)
@@ -132,50 +109,3 @@ def launches_of(listing: str) -> tuple[Launch, ...]:
     if not launches:
         raise ExportError("this version of TensorRT-RTX does not list the launches of a plan; the tested one is 1.7")
     return tuple(launches)
-
-
-def _modules() -> tuple[Any, Any]:
-    """Return tensorrt_rtx and polygraphy, the latter set to drive the former."""
-    require("tensorrt_rtx", "polygraphy")
-    import polygraphy.config
-
-    if not polygraphy.config.USE_TENSORRT_RTX:
-        # It is chosen once for each process, before polygraphy's part for TensorRT is imported.
-        if "polygraphy.backend.trt" in sys.modules:
-            raise ExportError("polygraphy is at work for TensorRT in this process; build with TensorRT-RTX in another one")
-        polygraphy.config.USE_TENSORRT_RTX = True
-    import polygraphy.backend.trt
-    import polygraphy.exception
-    import polygraphy.logger
-    import tensorrt_rtx
-
-    return tensorrt_rtx, polygraphy
-
-
-def _logger_of(trt: Any) -> Any:
-    """Return a logger that keeps warnings, errors and the list of launches; TensorRT wants a class derived from its own."""
-
-    class Logger(trt.ILogger):  # type: ignore[misc]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.bad: list[str] = []
-            self.listing = ""
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity in (trt.ILogger.WARNING, trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
-                self.bad.append(message)
-            elif message.startswith(_LIST):
-                self.listing = message
-
-    return Logger()
-
-
-def _error_text(parser: Any, i: int) -> str:
-    try:
-        return str(parser.get_error(i)).replace("\n", " ")
-    except UnicodeDecodeError:
-        return "a node whose name is not UTF-8"
-
-
-def _refusal(trt: ModuleType, name: str, reasons: list[str]) -> str:
-    return f"TensorRT-RTX {trt.__version__} does not build {name}: " + "; ".join(dict.fromkeys(reasons))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from diffpose_edge.errors import ExportError
 from diffpose_edge.export.graph_passes import drop_provenance, hide_outputs, lower_to_opset17, name_linear_weights
+from diffpose_edge.export.onnx_models import check_model
 
 # The exporter's native opset: nothing older is written by it, so the graph is lowered afterwards by our own pass.
 EXPORTER_OPSET = 18
@@ -105,31 +106,3 @@ def onnx_from_module(
         raise ExportError(f"the exporter optimised away the layer outputs {lost} of {name}; they are needed for verification")
     unexplained = [text for text in messages.texts if not any(known in text for known in EXPLAINED_WARNINGS)]
     return TracedGraph(model, tuple(taps), tuple(dict.fromkeys(unexplained)))
-
-
-def check_model(model: onnx.ModelProto) -> None:
-    """Run onnx.checker with full shape inference, and require static shapes and no float64 or int64 at the border."""
-    onnx.checker.check_model(model, full_check=True)
-    inferred = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
-    for value in (*inferred.graph.input, *inferred.graph.output, *inferred.graph.value_info):
-        tensor = value.type.tensor_type
-        if any(not dim.HasField("dim_value") for dim in tensor.shape.dim):
-            raise ExportError(f"value {value.name} has a dynamic shape; every shape must be fixed at export")
-        if tensor.elem_type == onnx.TensorProto.DOUBLE:
-            raise ExportError(f"value {value.name} is float64; a constant was not rounded to float32")
-    for value in (*model.graph.input, *model.graph.output):
-        if value.type.tensor_type.elem_type != onnx.TensorProto.FLOAT:
-            raise ExportError(f"{value.name} is not float32: TensorRT versions differ in how they take other types")
-
-
-def with_taps_as_outputs(model: onnx.ModelProto, taps: Sequence[str]) -> onnx.ModelProto:
-    """Return a copy of ``model`` that also outputs the named values inside it, for comparison layer by layer."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    inferred = onnx.shape_inference.infer_shapes(copy, data_prop=True)
-    known = {value.name: value for value in inferred.graph.value_info}
-    for tap in taps:
-        if tap not in known:
-            raise ExportError(f"the graph has no value named {tap}; it was not exported by this version")
-        copy.graph.output.append(known[tap])
-    return copy

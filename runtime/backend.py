@@ -1,4 +1,4 @@
-"""What a backend must offer to the loop: fixed buffers, the encoder, and one step at a time."""
+"""What a backend must offer to the loop: fixed buffers, the encoder, and the reverse process."""
 
 from __future__ import annotations
 
@@ -10,16 +10,29 @@ from numpy.typing import NDArray
 from diffpose_edge.config import BatchShape
 
 Array = NDArray[np.float32]
+# How many schedules keep what was prepared for them: a robot uses a few (one for each deadline), a sweep any number.
+KEPT_SCHEDULES = 8
+
+
+class Steps(Protocol):
+    """The reverse process one step at a time."""
+
+    def step(self, k: int) -> None:
+        """Run reverse step k of the current schedule."""
+
+    def state(self, k: int) -> Array:
+        """Return the state (P N, 17, 5) after k steps, in a buffer that the next but one step may overwrite."""
 
 
 class Backend(Protocol):
     """Runs a bundle's two graphs over buffers that are allocated once, at load.
 
-    The caller writes ``observation``, calls ``encode()`` and reads ``xyz``; writes the start into ``x``, calls ``begin``
-    with a schedule and ``step(k)`` for k = 0..K-1; ``state(k)`` is then the state after k steps, valid until the next but
-    one step overwrites it. For a conditioned denoiser the encoder also gives ``features``, of which the caller copies those
-    of the frame in question to ``feature``, and writes what the samples start from into ``start``; for a released one
-    these three are None.
+    The caller writes ``observation``, calls ``encode()`` and reads ``xyz``; calls ``begin`` with a schedule, writes the start
+    into ``x`` and calls ``walk``, which returns the final state. For a conditioned denoiser the encoder also gives
+    ``features``, of which the caller copies those of the frame in question to ``feature``, and writes what the samples start
+    from into ``start``; for a released one these three are None.
+
+    A backend whose ``base`` is not None can also do all of it in one go, and is then a :class:`WholeFrameBackend`.
     """
 
     shape: BatchShape
@@ -29,6 +42,7 @@ class Backend(Protocol):
     x: Array
     feature: Array | None
     start: Array | None
+    base: Array | None
 
     def encode(self) -> None:
         """Run the context graph: ``observation`` → ``xyz``, ``features``."""
@@ -36,14 +50,33 @@ class Backend(Protocol):
     def begin(self, timesteps: tuple[int, ...], coefficients: Array) -> None:
         """Make a schedule current: K timesteps and their coefficients (K, 2). Prepares it only the first time."""
 
-    def step(self, k: int) -> None:
-        """Run reverse step k of the current schedule."""
+    def walk(self, step_ns: NDArray[np.float64], trajectory: Array | None) -> Array:
+        """Walk the state in ``x`` through the steps of the current schedule; return the final state (P N, 17, 5).
 
-    def state(self, k: int) -> Array:
-        """Return the buffer (P N, 17, 5) that holds the state after k steps."""
+        ``step_ns`` (K,) gains each step's nanoseconds, NaN where they are not taken. ``trajectory`` (K + 1, P N, 17, 5), if
+        given, receives every state, start first.
+        """
 
     def describe(self) -> dict[str, Any]:
         """Return the backend's name, version and settings."""
 
     def close(self) -> None:
         """Release everything; calling it again does nothing."""
+
+
+class WholeFrameBackend(Backend, Protocol):
+    """A backend that runs encoder, start and steps without the host in between.
+
+    The caller writes ``observation``, ``base`` (P N, 17, C) and ``scale`` (1,), of which
+    :mod:`diffpose_edge.runtime.start_graph` makes the start, and for a conditioned denoiser ``x``.
+    """
+
+    scale: Array
+    newest: Array
+
+    def frame(self, spent: NDArray[np.float64]) -> Array:
+        """Return the final state (P N, 17, 5); ``newest`` (P, 17, 3) then holds the encoder's xyz of the newest frame.
+
+        ``spent`` (K + 2,) gains the nanoseconds of the encoder, of each step, and of everything else on the device; NaN
+        where they are not taken.
+        """

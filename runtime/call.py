@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter_ns
+from typing import cast
 
 import numpy as np
 
 from diffpose_edge.distribution import sigma_of, start_channels, unwhitened
 from diffpose_edge.manifest import Manifest
 from diffpose_edge.person import PersonView
-from diffpose_edge.runtime.backend import Array, Backend
+from diffpose_edge.runtime.backend import Array, Backend, WholeFrameBackend
 from diffpose_edge.runtime.estimate import PoseEstimate, Timings, aggregate, calibrated
-from diffpose_edge.runtime.loop import reverse_process
 from diffpose_edge.runtime.start import LEAST_OBSERVED, StartDraws, noise_start, released_start
+from diffpose_edge.runtime.start_graph import XYZ
 from diffpose_edge.schedule import scaled_coefficients, step_coefficients
 from diffpose_edge.skeleton import ROOT, J
 
@@ -65,21 +66,53 @@ class Call:
         self.samples = np.empty((B, self.N, J, 3), np.float32)
         self.trajectory = np.empty((self.K + 1, B, self.N, J, 5), np.float32) if request.trace else None
         self.batch_states = np.empty((self.K + 1, *backend.shape.state), np.float32) if request.trace else None
-        self.step_ns = np.zeros(self.K, np.int64)
-        self.context_ns = self.aggregate_ns = self.batches = 0
+        self.step_ns = np.zeros(self.K)
+        self.context_ns = self.device_ns = 0.0
+        self.aggregate_ns = self.batches = 0
 
     def batch(self, people: slice, xyz: Array, features: Array | None) -> None:
         """Run the loop for ``people``, whose contexts are the first rows of xyz (P, 17, 3) and of features (P, 17, C')."""
         count = people.stop - people.start
         np.subtract(xyz[:count], xyz[:count, ROOT : ROOT + 1], out=self.context[people])
+        mu = cholesky = None
         if self.request.draws is None:
             self._released_start(people, xyz)
-            mu = cholesky = None
         else:
             assert features is not None
-            mu, cholesky = self._distribution_start(people, features, self.request.draws)
-        final = reverse_process(self.backend, self.K, self.step_ns, self.batch_states)[: count * self.N]
+            assert self.backend.feature is not None
+            self.backend.feature[...] = features
+            mu, cholesky = self._distribution_start(people, self.request.draws, self.backend.start)
+        final = self.backend.walk(self.step_ns, self.batch_states)
+        self._collect(people, final, mu, cholesky)
+
+    def whole_frame(self, people: slice) -> None:
+        """Run encoder and loop in one go for ``people``, whose observations are in the buffers. The estimate is of their newest frame."""
+        backend = cast(WholeFrameBackend, self.backend)
+        count = people.stop - people.start
+        assert backend.base is not None
+        mu = cholesky = None
+        if self.request.draws is None:
+            self._released_base(people, backend)
+        else:
+            # Sigma does not depend on where the encoder sees the joints, so that can be added to mu later.
+            self.context[people] = 0.0
+            backend.scale[0] = 1.0
+            mu, cholesky = self._distribution_start(people, self.request.draws, backend.base)
+        spent = np.zeros(self.K + 2)
+        final = backend.frame(spent)
+        self.context_ns += spent[0]
+        self.step_ns += spent[1:-1]
+        self.device_ns += spent[-1]
+        np.subtract(backend.newest[:count], backend.newest[:count, ROOT : ROOT + 1], out=self.context[people])
+        if mu is not None:
+            mu.reshape(count, self.N, J, 5)[..., XYZ] = self.context[people, None]
+        self._collect(people, final, mu, cholesky)
+
+    def _collect(self, people: slice, final: Array, mu: Array | None, cholesky: Array | None) -> None:
+        """Aggregate what the samples of ``people`` ended at."""
         began = perf_counter_ns()
+        count = people.stop - people.start
+        final = final[: count * self.N]
         if mu is not None and cholesky is not None:
             final = unwhitened(final, mu, cholesky)
         aggregate(final, self.samples[people], self.joints[people], self.covariance[people])
@@ -100,20 +133,37 @@ class Call:
         uv[:count] = request.uv[people]
         released_start(uv, xyz, backend.x)
         if request.mode == "noised":
-            e = np.zeros(backend.x.shape, np.float32)
-            e[: count * self.N] = request.rng.standard_normal((count * self.N, J, 5), dtype=np.float32)
-            noise_start(backend.x, e, self.a_t)
+            noise_start(backend.x, self._noise(people, backend.x.shape), self.a_t)
 
-    def _distribution_start(self, people: slice, features: Array, draws: StartDraws) -> tuple[Array, Array]:
-        """Fill the buffers; return mu and L's entries of the batch's samples, (count N, 17, 5) and (count N, 17, 6)."""
+    def _released_base(self, people: slice, backend: WholeFrameBackend) -> None:
+        """Write all of the start but the encoder's part: what :meth:`_released_start` does, rounded in the same places."""
+        base = backend.base
+        assert base is not None
+        count = people.stop - people.start
+        base[...] = 0.0
+        base.reshape(backend.shape.P, self.N, J, 5)[:count, ..., :2] = self.request.uv[people, None]
+        backend.scale[0] = 1.0
+        if self.request.mode == "noised":
+            backend.scale[0] = np.sqrt(self.a_t)
+            noise_start(base, self._noise(people, base.shape), self.a_t)
+
+    def _noise(self, people: slice, shape: tuple[int, ...]) -> Array:
+        """Draw e for ``people``, person after person; the padding has none."""
+        rows = (people.stop - people.start) * self.N
+        e = np.zeros(shape, np.float32)
+        e[:rows] = self.request.rng.standard_normal((rows, J, 5), dtype=np.float32)
+        return e
+
+    def _distribution_start(self, people: slice, draws: StartDraws, told: Array | None) -> tuple[Array, Array]:
+        """Fill ``x`` and what the denoiser is ``told`` of the start; return mu and L's entries of the batch's samples,
+        (count N, 17, 5) and (count N, 17, 6).
+        """
         backend, rows = self.backend, (people.stop - people.start) * self.N
-        assert backend.feature is not None
-        assert backend.start is not None
+        assert told is not None
         assert self.spread is not None
         mu, cholesky = (p.reshape(rows, J, -1) for p in draws.parameters(people, self.context[people], self.spread))
-        backend.feature[...] = features
-        backend.start[:rows] = start_channels(mu, sigma_of(cholesky))
-        backend.start[rows:] = 0.0
+        told[:rows] = start_channels(mu, sigma_of(cholesky))
+        told[rows:] = 0.0
         backend.x[:rows] = self.scales[0] * draws.r[people].reshape(rows, J, 5)
         backend.x[rows:] = 0.0
         return mu, cholesky
@@ -139,6 +189,7 @@ class Call:
         timings = Timings(
             context=self.context_ns * second,
             steps=self.step_ns * second,
+            copies=self.device_ns * second,
             aggregate=self.aggregate_ns * second,
             total=(perf_counter_ns() - began) * second,
             batches=self.batches,

@@ -14,14 +14,18 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Timings:
-    """Wall-clock seconds of one call: the context encoder, each of the K steps (``steps``, shape (K,)), the aggregation,
-    and the whole call (``total``, which also has checking and copying in it).
+    """Seconds of one call: the context encoder, each of the K steps (``steps``, shape (K,)), what a GPU spends on copies and
+    the start (``copies``, 0 on the CPU), the aggregation, and the whole call by the wall clock (``total``, which also has
+    checking in it).
 
-    When more people came than the bundle's P, the figures are sums over the ``batches`` that they took.
+    On a GPU encoder, steps and copies are taken by the device itself, if the runtime was loaded with ``timed=True``; else
+    they are NaN, except that an encoder that is run apart from the steps, as ``estimate_clip`` does with windows, is timed
+    by the wall clock. When more people came than the bundle's P, the figures are sums over the ``batches`` that they took.
     """
 
     context: float
     steps: NDArray[np.float64]
+    copies: float
     aggregate: float
     total: float
     batches: int

@@ -1,4 +1,4 @@
-"""The reverse process: one function for every backend."""
+"""The reverse process, step by step: for every backend whose steps the host can see."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from time import perf_counter_ns
 import numpy as np
 from numpy.typing import NDArray
 
-from diffpose_edge.runtime.backend import Array, Backend
+from diffpose_edge.runtime.backend import Array, Steps
 
 
-def reverse_process(backend: Backend, K: int, step_ns: NDArray[np.int64], trajectory: Array | None = None) -> Array:
+def reverse_process(backend: Steps, K: int, step_ns: NDArray[np.float64], trajectory: Array | None = None) -> Array:
     """Walk the state in ``backend.x`` through the K steps of the current schedule; return the final state (P N, 17, 5).
 
     ``step_ns`` (K,) gains each step's nanoseconds. ``trajectory`` (K + 1, P N, 17, 5), if given, receives every state,

@@ -12,13 +12,12 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
+from numpy.typing import NDArray
 
 from diffpose_edge.errors import BundleError
 from diffpose_edge.manifest import Manifest, Shapes
-from diffpose_edge.runtime.backend import Array
-
-# How many schedules keep their bindings: a robot uses a few (one for each deadline), a sweep any number.
-KEPT_SCHEDULES = 8
+from diffpose_edge.runtime.backend import KEPT_SCHEDULES, Array
+from diffpose_edge.runtime.loop import reverse_process
 
 
 class OnnxRuntimeBackend:
@@ -27,6 +26,8 @@ class OnnxRuntimeBackend:
     Graphs with Q/DQ are computed in float, rounded where the graph says so: ONNX Runtime's own INT8 kernels saturate on
     processors without VNNI, and would show errors that no TensorRT makes.
     """
+
+    base: Array | None = None
 
     def __init__(self, manifest: Manifest, graphs: Mapping[str, bytes], threads: int | None = None):
         self.shape = manifest.shape
@@ -71,6 +72,9 @@ class OnnxRuntimeBackend:
             self._schedules[timesteps] = self._bindings(timesteps, coefficients)
         self._schedules.move_to_end(timesteps)
         self._current = self._schedules[timesteps]
+
+    def walk(self, step_ns: NDArray[np.float64], trajectory: Array | None) -> Array:
+        return reverse_process(self, len(self._current), step_ns, trajectory)
 
     def step(self, k: int) -> None:
         self._step.run_with_iobinding(self._current[k])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from diffpose_edge.bundle import Bundle, load_bundle
-from diffpose_edge.errors import DiffPoseEdgeError, KeypointError, RuntimeClosed
+from diffpose_edge.errors import CudaError, DiffPoseEdgeError, EngineMismatch, KeypointError, MissingPackage, RuntimeClosed
 from diffpose_edge.extras import require
 from diffpose_edge.keypoints import Keypoints, checked_keypoints, numbers_of
 from diffpose_edge.manifest import GRAPHS
@@ -26,9 +27,10 @@ from diffpose_edge.runtime.start import checked_mode, draw_starts, fill_missing,
 from diffpose_edge.schedule import checked_timesteps
 from diffpose_edge.tracks import nearest_found, tracks_of
 
-BACKENDS = ("onnxruntime",)
+BACKENDS = ("onnxruntime", "tensorrt", "auto")
 # ONNX Runtime starts as many threads as it is told, and a hundred thousand take the machine down with them.
 MOST_THREADS = 256
+log = logging.getLogger(__name__)
 Seed = int | np.random.Generator | None
 
 
@@ -45,24 +47,49 @@ class PoseRuntime:
 
     @classmethod
     def load(
-        cls, bundle: str | Path | Bundle, backend: str = "onnxruntime", *, precision: str = "fp32", threads: int | None = None
+        cls,
+        bundle: str | Path | Bundle,
+        backend: str = "onnxruntime",
+        *,
+        precision: str = "fp32",
+        threads: int | None = None,
+        flavour: str | None = None,
+        provider: str | None = None,
+        device: int = 0,
+        timed: bool = False,
     ) -> PoseRuntime:
         """Load a bundle, check it, and allocate every buffer that the loop uses.
 
-        ``precision`` is that of the graphs, "fp32", "fp16" or "int8", as far as the bundle has it (``diffpose-edge
-        calibrate`` makes them); states and results are float32 in all of them. ``threads`` is the number of threads within
-        an operator (default: ONNX Runtime's, one for each core).
+        ``backend``: "onnxruntime" on the CPU; "tensorrt", with engines that ``diffpose-edge build`` made on this machine;
+        "auto": TensorRT where engines fit this machine, else ONNX Runtime, and the log (level INFO) says why.
+        ``precision``: "fp32", "fp16" or "int8", as far as the bundle has it (``diffpose-edge calibrate`` makes the graphs);
+        states and results are float32 in all of them. ``threads`` is the number of threads within an operator on the CPU
+        (default: ONNX Runtime's, one for each core). On a GPU: ``flavour`` "tensorrt" or "rtx" and ``provider`` of CUDA
+        "cuda-bindings" or "pycuda" (default: the first that is installed), the number of the ``device``, and ``timed`` to have
+        encoder and steps timed on the device, which costs a little.
 
-        Raises BundleError, MissingPackage, or DiffPoseEdgeError for an unknown backend.
+        Raises BundleError, MissingPackage, EngineMismatch with the command that builds what is missing, CudaError, EngineError,
+        or DiffPoseEdgeError for an unknown backend.
         """
         if backend not in BACKENDS:
             raise DiffPoseEdgeError(f"expected a backend out of {', '.join(BACKENDS)}, got {backend!r}")
         if threads is not None and (type(threads) is not int or not 1 <= threads <= MOST_THREADS):
             raise DiffPoseEdgeError(f"expected threads as a whole number within 1..{MOST_THREADS}, got {threads!r}")
+        loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
+        if backend in ("tensorrt", "auto"):
+            from diffpose_edge.runtime.tensorrt_backend import tensorrt_backend
+
+            try:
+                made = tensorrt_backend(loaded, precision, flavour=flavour, provider=provider, device=device, timed=timed)
+            except (EngineMismatch, CudaError, MissingPackage) as err:
+                if backend != "auto":
+                    raise
+                log.info("running on the CPU: %s", err)
+            else:
+                return cls(loaded, made)
         require("onnxruntime")
         from diffpose_edge.runtime.onnxruntime_backend import OnnxRuntimeBackend
 
-        loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
         graphs = {role: loaded.read(role, precision) for role in GRAPHS}
         return cls(loaded, OnnxRuntimeBackend(loaded.manifest, graphs, threads))
 
@@ -231,6 +258,9 @@ class PoseRuntime:
                 count = people.stop - people.start
                 backend.observation[:count] = observation[people]
                 backend.observation[count:] = 0.0
+                if backend.base is not None and not trace:
+                    call.whole_frame(people)
+                    continue
                 call.context_ns += timed(backend.encode)
                 call.batch(people, backend.xyz[newest], None if backend.features is None else backend.features[newest])
             return call.finish(began)

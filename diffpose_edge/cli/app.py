@@ -5,13 +5,14 @@ from __future__ import annotations
 import typer
 
 import diffpose_edge
-from diffpose_edge.cli import calibrate, convert, demo, doctor, evaluate, export, inspect, lint, run, sensitivity, train, verify
+from diffpose_edge.cli import build, calibrate, convert, demo, doctor, evaluate, export, inspect, lint, run, sensitivity, train, verify
 
 app = typer.Typer(
     name="diffpose-edge",
     help=(
         "DiffPose on the edge: export a trained DiffPose to ONNX, run its reverse diffusion without PyTorch, "
-        "and prove that both agree.\n\nThe usual order: export, verify, run. 'demo' does all of it on a real clip."
+        "and prove that both agree.\n\nThe usual order: export, verify, run; for a GPU calibrate and build. "
+        "'demo' shows it on a real clip."
     ),
     no_args_is_help=True,
     add_completion=False,
@@ -36,6 +37,7 @@ app.command("export")(export.export)
 app.command("run")(run.run)
 app.command("calibrate")(calibrate.calibrate)
 app.command("sensitivity")(sensitivity.sensitivity)
+app.command("build")(build.build)
 app.command("verify")(verify.verify)
 app.command("evaluate")(evaluate.evaluate)
 app.command("train")(train.train)

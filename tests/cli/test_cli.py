@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,8 +20,10 @@ import pytest
 from onnx import numpy_helper
 
 import diffpose_edge
-from diffpose_edge.cli import main
+from diffpose_edge.cli import doctor, main
 from diffpose_edge.comparison import compare_poses
+from diffpose_edge.extras import is_installed
+from diffpose_edge.jetson import JetsonInfo, jetson_info
 from diffpose_edge.keypoints import denormalise, load_keypoints
 from diffpose_edge.reference.random_weights import write_random_pair
 from diffpose_edge.runtime import PoseRuntime
@@ -218,6 +221,105 @@ def test_doctor_says_what_this_machine_can_do(cli):
     shown = cli("doctor").out
     for text in (diffpose_edge.__version__, "onnxruntime", "torch", "run bundles on the CPU", "export and verify", "TensorRT"):
         assert text in shown
+    for module in ("tensorrt", "tensorrt_rtx", "cuda.bindings", "pycuda"):
+        assert f" {module} " in shown
+    assert ("power mode" in shown) == (jetson_info() is not None)
+
+
+@pytest.mark.parametrize(
+    ("found", "run", "build"),
+    [
+        ("", "NVIDIA driver, tensorrt or tensorrt_rtx, cuda.bindings or pycuda", "tensorrt or tensorrt_rtx, NVIDIA driver or tensorrt_rtx"),
+        ("tensorrt cuda.bindings", "NVIDIA driver", "NVIDIA driver or tensorrt_rtx"),
+        ("tensorrt_rtx pycuda", "NVIDIA driver", None),
+        ("driver tensorrt", "cuda.bindings or pycuda", None),
+        ("driver tensorrt_rtx cuda.bindings", None, None),
+        ("driver tensorrt pycuda", None, None),
+        ("driver cuda.bindings", "tensorrt or tensorrt_rtx", "tensorrt or tensorrt_rtx"),
+    ],
+)
+def test_doctor_says_whether_engines_can_be_run_and_built(cli, monkeypatch, found, run, build):
+    """``run`` and ``build``: what doctor says is missing, None when nothing is. onnx and polygraphy are there in all cases."""
+    monkeypatch.setattr(doctor, "is_installed", lambda module: module in [*found.split(), "onnx", "polygraphy"])
+    monkeypatch.setattr(doctor, "driver_found", lambda: "driver" in found.split())
+    lines = cli("doctor").out.splitlines()
+    for ability, missing in (("run TensorRT engines", run), ("build TensorRT engines", build)):
+        [line] = [line for line in lines if line[4:].startswith(ability)]
+        assert line == (f"yes {ability}" if missing is None else f"no  {ability} (missing: {missing})")
+
+
+def test_doctor_says_yes_to_building_without_pytorch_but_not_without_the_builders_packages(cli, monkeypatch):
+    monkeypatch.setattr(doctor, "is_installed", lambda module: module not in ("torch", "polygraphy"))
+    monkeypatch.setattr(doctor, "driver_found", lambda: True)
+    shown = cli("doctor").out
+    assert "yes run TensorRT engines" in shown
+    assert "no  build TensorRT engines (missing: polygraphy)" in shown
+
+
+def test_doctor_imports_nothing_of_cuda_or_tensorrt(cli, monkeypatch):
+    for name in ("tensorrt", "tensorrt_rtx", "cuda.bindings.driver", "cuda.bindings.runtime", "pycuda.driver", "pycuda.autoinit"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    cli("doctor")
+    assert not {"tensorrt", "tensorrt_rtx", "cuda.bindings.driver", "cuda.bindings.runtime", "pycuda.driver"} & set(sys.modules)
+
+
+@pytest.mark.parametrize("parent", [None, SimpleNamespace()])
+def test_a_part_of_a_package_that_is_not_there_is_not_installed(monkeypatch, parent):
+    """Python refuses to look for cuda.bindings where there is no cuda, or where cuda is a module of somebody else's."""
+    monkeypatch.delitem(sys.modules, "cuda.bindings", raising=False)
+    monkeypatch.setitem(sys.modules, "cuda", parent)
+    assert not is_installed("cuda.bindings")
+    assert not is_installed("no_such_package.bindings")
+
+
+ORIN = JetsonInfo("NVIDIA Jetson Orin Nano [Super]", "36.4.3", "6.2", 0, "15W", (2, "MAXN_SUPER"), True, False)
+
+
+def test_doctor_on_a_jetson_shows_its_power_and_clocks_with_the_commands(cli, monkeypatch):
+    monkeypatch.setattr(doctor, "jetson_info", lambda: ORIN)
+    shown = cli("doctor").out
+    for text in ("NVIDIA Jetson Orin Nano [Super]", "36.4.3 (JetPack 6.2)", "0 (15W)", "sudo nvpmodel -m 2 (MAXN_SUPER, the fastest)"):
+        assert text in shown
+    assert "CPU locked, GPU not locked" in shown
+    assert "sudo jetson_clocks" in shown
+
+
+def test_doctor_on_a_jetson_that_runs_at_its_fastest_has_nothing_to_change(cli, monkeypatch):
+    fastest = replace(ORIN, power_mode=2, power_name="MAXN_SUPER", gpu_locked=True)
+    monkeypatch.setattr(doctor, "jetson_info", lambda: fastest)
+    shown = cli("doctor").out
+    assert "2 (MAXN_SUPER)" in shown
+    assert "CPU locked, GPU locked" in shown
+    assert "sudo nvpmodel" not in shown
+    assert "sudo jetson_clocks" not in shown
+
+
+def test_doctor_on_a_jetson_of_which_nothing_can_be_read(cli, monkeypatch):
+    monkeypatch.setattr(doctor, "jetson_info", lambda: JetsonInfo(None, "99.1.0", None, None, None, None, None, None))
+    monkeypatch.setattr(doctor, "is_installed", lambda module: False)
+    shown = cli("doctor").out
+    for text in ("99.1.0 (JetPack unknown)", "sudo nvpmodel -q", "CPU unknown, GPU unknown", "pip install cuda-bindings "):
+        assert text in shown
+
+
+@pytest.mark.parametrize(("jetpack", "wanted"), [("5.1.3", "11"), ("6.2", "12"), ("7", "13")])
+def test_doctor_on_a_jetson_names_the_packages_that_fit_jetpack(cli, monkeypatch, jetpack, wanted):
+    monkeypatch.setattr(doctor, "jetson_info", lambda: replace(ORIN, jetpack=jetpack))
+    monkeypatch.setattr(doctor, "is_installed", lambda module: False)
+    shown = cli("doctor").out
+    assert f"pip install 'cuda-bindings=={wanted}.*'" in shown
+    assert "apt install python3-libnvinfer" in shown
+    assert "pip install tensorrt" not in shown
+
+
+@pytest.mark.parametrize(
+    ("installed", "fits"), [("12.9.10", True), ("11.8.7", True), ("13.0.0", False), ("installed under another name", True)]
+)
+def test_doctor_on_a_jetson_warns_of_bindings_that_are_newer_than_the_driver(cli, monkeypatch, installed, fits):
+    monkeypatch.setattr(doctor, "jetson_info", lambda: ORIN)
+    monkeypatch.setattr(doctor, "is_installed", lambda module: True)
+    monkeypatch.setattr(doctor, "_version_of", lambda distribution: installed)
+    assert ("driver is of CUDA 12" not in cli("doctor").out) == fits
 
 
 def test_version(cli):

@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from diffpose_edge.errors import ExportError
 from diffpose_edge.export.graph_passes import drop_provenance, hide_outputs, lower_to_opset17
-from diffpose_edge.export.trace import check_model, with_taps_as_outputs
+from diffpose_edge.export.onnx_models import check_model, with_taps_as_outputs
 
 
 def graph_of(nodes, initialisers=(), outputs=("y",), opset=18, dtype=TensorProto.FLOAT, shape=(2, 6)) -> onnx.ModelProto:

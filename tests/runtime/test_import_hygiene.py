@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -85,3 +86,29 @@ def test_loading_and_running_a_video_bundle_loads_no_tools(golden_video_bundle: 
 
 def test_the_distribution_mode_loads_no_tools(conditioned_bundle: Path) -> None:
     assert _unwanted(json.loads(_python(RUN_A_BUNDLE, str(conditioned_bundle)))) == []
+
+
+NO_PYTORCH = """
+import importlib.abc, sys
+class Absent(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "onnxscript", "onnx_ir", "safetensors"):
+            raise ModuleNotFoundError(name, name=name)
+sys.meta_path.insert(0, Absent())
+"""
+
+
+def test_the_gpu_backend_loads_no_other_backend_and_initialises_nothing() -> None:
+    modules = "device_backend, tensorrt_backend, tensorrt_engine, cuda, cuda_bindings"
+    code = f"import sys, json; from diffpose_edge.runtime import {modules}; print(json.dumps(sorted(sys.modules)))"
+    loaded = json.loads(_python(code))
+    assert not _unwanted(loaded)
+    assert not {"onnxruntime", "tensorrt", "tensorrt_rtx", "polygraphy"} & set(loaded)
+
+
+def test_engines_are_built_without_pytorch(calibrated_bundle: Path, tmp_path: Path) -> None:
+    bundle = shutil.copytree(calibrated_bundle, tmp_path / "bundle")
+    code = f"{NO_PYTORCH}\nfrom diffpose_edge.cli import main\nmain()"
+    out = _python(code, "build", str(bundle), "--precision", "fp16", "--flavour", "rtx")
+    assert "step.fp16.engine" in out
+    assert len(list((bundle / "engines").rglob("*.engine"))) == 3

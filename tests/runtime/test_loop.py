@@ -7,8 +7,9 @@ import pytest
 
 from diffpose_edge.bundle import load_bundle
 from diffpose_edge.manifest import GRAPHS
+from diffpose_edge.runtime.backend import KEPT_SCHEDULES
 from diffpose_edge.runtime.loop import reverse_process
-from diffpose_edge.runtime.onnxruntime_backend import KEPT_SCHEDULES, OnnxRuntimeBackend
+from diffpose_edge.runtime.onnxruntime_backend import OnnxRuntimeBackend
 from diffpose_edge.schedule import ddim_coefficients
 
 
@@ -48,7 +49,7 @@ def test_the_loop_is_the_steps_one_after_another(backend, golden_bundle):
         backend.step(k)
     by_hand = backend.state(3).copy()
     backend.x[:] = start
-    step_ns, trajectory = np.zeros(3, np.int64), np.empty((4, *start.shape), np.float32)
+    step_ns, trajectory = np.zeros(3), np.empty((4, *start.shape), np.float32)
     final = reverse_process(backend, 3, step_ns, trajectory)
     np.testing.assert_array_equal(final, by_hand)
     np.testing.assert_array_equal(trajectory[0], start)
@@ -59,7 +60,7 @@ def test_the_loop_is_the_steps_one_after_another(backend, golden_bundle):
 def test_the_loop_allocates_nothing_that_depends_on_its_length(backend, golden_bundle):
     timesteps = tuple(range(49, -1, -1))
     begin(backend, golden_bundle, timesteps)
-    step_ns = np.zeros(50, np.int64)
+    step_ns = np.zeros(50)
     reverse_process(backend, 50, step_ns)
 
     def grown() -> tuple[int, int]:
