@@ -9,16 +9,20 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 SETUP  := pyproject.toml setup.py constraints.txt
 
-.PHONY: demo test test-fast lint format typecheck bench sweep precision train train-frame train-video clean
+.PHONY: demo test test-gpu test-fast lint format typecheck bench sweep precision train train-frame train-video clean
 
 demo: $(VENV)/demo.ready
 	$(BIN)/diffpose-edge demo --out demo
 
 test: $(VENV)/test.ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not gpu" -n 2 --dist worksteal
+
+# On a machine with an NVIDIA GPU; a test that finds none fails.
+test-gpu: $(VENV)/test.ready
+	DIFFPOSE_REQUIRE_GPU=1 $(BIN)/python -m pytest -m gpu tests/gpu
 
 test-fast: $(VENV)/test.ready
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not gpu" -n 2 --dist worksteal
 
 lint: $(VENV)/test.ready
 	$(BIN)/ruff check .

@@ -8,12 +8,13 @@ in the bundle's manifest: the bundle is the same everywhere, engines are of a ma
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from diffpose_edge.atomic import atomic_file
+from diffpose_edge.atomic import atomic_file, output_error
 from diffpose_edge.bundle import Bundle, sha256_of
 from diffpose_edge.errors import DiffPoseEdgeError, EngineMismatch
 
@@ -104,10 +105,26 @@ def checked_precision(precision: str) -> str:
     return precision
 
 
+def checked_flavour(flavour: str) -> str:
+    """Return ``flavour``, or raise DiffPoseEdgeError when it is none of FLAVOURS."""
+    if flavour not in FLAVOURS:
+        raise DiffPoseEdgeError(f"expected a flavour out of {', '.join(FLAVOURS)}, got {flavour!r}")
+    return flavour
+
+
+def engine_folder(path: Path) -> Path:
+    """Make the folder for an engine and return it. Raises OutputError."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise output_error(path, err) from err
+    return path
+
+
 def save_engine(bundle: Bundle, record: EngineRecord, plan: bytes) -> Path:
     """Write an engine and then its record, each under a temporary name first; return the engine's path. Raises OutputError."""
     path = bundle.path / record.name
-    path.parent.mkdir(parents=True, exist_ok=True)
+    engine_folder(path.parent)
     with atomic_file(path) as temporary:
         temporary.write_bytes(plan)
     with atomic_file(path.with_suffix(".json")) as temporary:
@@ -116,30 +133,41 @@ def save_engine(bundle: Bundle, record: EngineRecord, plan: bytes) -> Path:
     return path
 
 
-def engine_records(bundle: Bundle) -> Iterator[tuple[Path, EngineRecord]]:
+def engine_records(bundle: Bundle, remedy: str = "build again") -> Iterator[tuple[Path, EngineRecord]]:
     """Yield every engine's path and record, in the order of their names. Raises EngineMismatch for a damaged record."""
     for path in sorted((bundle.path / FOLDER).glob("*/*.json")):
-        yield path.with_suffix(".engine"), _read_record(path)
+        yield path.with_suffix(".engine"), _read_record(path, remedy)
 
 
-def _read_record(path: Path) -> EngineRecord:
+def _read_record(path: Path, remedy: str) -> EngineRecord:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content.pop("format") != FORMAT or content.pop("format_version") != FORMAT_VERSION:
             raise ValueError("another format")
         record = EngineRecord(**content)
+        _check_types(record)
         if record.flavour not in FLAVOURS or path.with_suffix(".engine") != path.parent.parent.parent / record.name:
             raise ValueError(f"it is the record of {record.name}")
         return record
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as err:
-        raise EngineMismatch(f"{path} is not an engine's record ({err}). Remove its folder and build again") from None
+        raise EngineMismatch(f"{path} is not an engine's record ({err}). Remove its folder and {remedy}") from None
+
+
+def _check_types(record: EngineRecord) -> None:
+    texts = (record.role, record.precision, record.graph, record.flavour, record.version, record.onnx_sha256, record.sha256)
+    flags = (record.version_compatible, record.hardware_compatible)
+    numbers = (record.bytes, 0 if record.sm is None else record.sm)
+    for kind, values in ((str, texts), (bool, flags), (int, numbers), (dict, (record.made,))):
+        for value in values:
+            if type(value) is not kind:
+                raise TypeError(f"{value!r} where {kind.__name__} is expected")
 
 
 def load_engine(bundle: Bundle, role: str, precision: str, target: Target) -> tuple[EngineRecord, bytes]:
     """Return the engine that fits, whole and unaltered. Raises EngineMismatch with the command that builds one."""
     command = build_command(bundle, precision, target.flavour)
     misfits = []
-    for path, record in engine_records(bundle):
+    for path, record in engine_records(bundle, f"build again with: {command}"):
         if (record.role, record.precision) != (role, precision if role != "start" else "fp32"):
             continue
         misfit = record.misfit(bundle, target)
@@ -164,4 +192,4 @@ def _whole(path: Path, record: EngineRecord, command: str) -> bytes:
 
 def build_command(bundle: Bundle, precision: str, flavour: str) -> str:
     """Return the command that builds a bundle's engines."""
-    return f"diffpose-edge build {bundle.path} --precision {precision} --flavour {flavour}"
+    return f"diffpose-edge build {shlex.quote(str(bundle.path))} --precision {precision} --flavour {flavour}"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 import diffpose_edge
+from diffpose_edge.atomic import atomic_file
 from diffpose_edge.bundle import Bundle, sha256_of
 from diffpose_edge.clips import calibration_keypoints
 from diffpose_edge.comparison import added_error
@@ -21,13 +22,15 @@ from diffpose_edge.engines import (
     FOLDER,
     EngineRecord,
     Target,
+    checked_flavour,
     checked_precision,
+    engine_folder,
     engine_records,
     graph_precision,
     load_engine,
     save_engine,
 )
-from diffpose_edge.errors import CudaError, EngineError, EngineMismatch, MissingPackage
+from diffpose_edge.errors import CudaError, DiffPoseEdgeError, EngineError, EngineMismatch, MissingPackage
 from diffpose_edge.export.engine_build import DEFAULT, BuildOptions, BuiltPlan, Progress, built_plan
 from diffpose_edge.export.start_graph import start_graph
 from diffpose_edge.extras import is_installed
@@ -82,58 +85,78 @@ def build_engines(
     bundle lacks the precision, OutputError, CudaError for a flavour that needs a GPU where there is none.
     """
     checked_precision(precision)
+    if checked_flavour(flavour) == "rtx" and (options.version_compatible or options.hardware_compatible):
+        raise DiffPoseEdgeError(
+            "expected no wish for compatibility with TensorRT-RTX: its engines run on every GPU that it supports, and on no other version"
+        )
     trt = tensorrt_module(flavour)
+    with _gpu_of(flavour, device) as found:
+        target = Target(flavour, trt.__version__, 0 if found is None else found.sm)
+        graph = graph_precision(precision, flavour, trt.__version__)
+        contents = {role: bundle.read(role, graph) for role in ("context", "step")}
+        contents["start"] = start_graph(bundle.manifest).SerializeToString(deterministic=True)
+        engine_folder(bundle.path / FOLDER)  # where none can be made, it is better known before the build
+        # TensorRT-RTX measures on the machine where an engine runs: at the build there is nothing to keep.
+        if keep_timing_cache and flavour != "rtx":
+            cache = bundle.path / FOLDER / f"{flavour}-{target.version}-sm{target.sm}" / "timing.cache"
+            engine_folder(cache.parent)
+            options = replace(options, timing_cache=cache)
+        records = []
+        for role in ENGINE_ROLES:
+            there = None if rebuild else _fitting(bundle, role, precision, target, sha256_of(contents[role]), options)
+            heard(role, there is None)
+            if there is None:
+                own, graph_of_role = (precision, graph) if role != "start" else ("fp32", "fp32")
+                made = built_plan(contents[role], f"the {role} graph in {own}", flavour, graph_of_role, options, progress)
+                there = EngineRecord(
+                    role=role,
+                    precision=own,
+                    graph=graph_of_role,
+                    flavour=flavour,
+                    version=trt.__version__,
+                    sm=None if flavour == "rtx" else target.sm,
+                    onnx_sha256=sha256_of(contents[role]),
+                    sha256=sha256_of(made.plan),
+                    bytes=len(made.plan),
+                    version_compatible=options.version_compatible,
+                    hardware_compatible=options.hardware_compatible,
+                    made=_made(made, options, found),
+                )
+                _save(bundle, there, made)
+            records.append(there)
+        return tuple(records)
+
+
+@contextmanager
+def _gpu_of(flavour: str, device: int) -> Iterator[Device | None]:
+    """Yield the GPU that is built for, if there is one. TensorRT builds for the one whose context is current, else for the first."""
     if flavour == "rtx":
-        found = device_here(device)
-    else:
-        with closing(open_cuda(device=device)) as cuda:
-            found = cuda.device
-    target = Target(flavour, trt.__version__, 0 if found is None else found.sm)
-    graph = graph_precision(precision, flavour, trt.__version__)
-    contents = {role: bundle.read(role, graph) for role in ("context", "step")}
-    contents["start"] = start_graph(bundle.manifest).SerializeToString(deterministic=True)
-    # TensorRT-RTX measures on the machine where an engine runs: at the build there is nothing to keep.
-    if keep_timing_cache and flavour != "rtx":
-        cache = bundle.path / FOLDER / f"{flavour}-{target.version}-sm{target.sm}" / "timing.cache"
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        options = replace(options, timing_cache=cache)
-    records = []
-    for role in ENGINE_ROLES:
-        there = None if rebuild else _fitting(bundle, role, precision, target)
-        heard(role, there is None)
-        if there is None:
-            own, graph_of_role = (precision, graph) if role != "start" else ("fp32", "fp32")
-            made = built_plan(contents[role], f"the {role} graph in {own}", flavour, graph_of_role, options, progress)
-            there = EngineRecord(
-                role=role,
-                precision=own,
-                graph=graph_of_role,
-                flavour=flavour,
-                version=trt.__version__,
-                sm=None if flavour == "rtx" else target.sm,
-                onnx_sha256=sha256_of(contents[role]),
-                sha256=sha256_of(made.plan),
-                bytes=len(made.plan),
-                version_compatible=options.version_compatible,
-                hardware_compatible=options.hardware_compatible,
-                made=_made(made, options, found),
-            )
-            _save(bundle, there, made)
-        records.append(there)
-    return tuple(records)
+        yield device_here(device)
+        return
+    with closing(open_cuda(device=device)) as cuda, cuda.current():
+        yield cuda.device
 
 
-def _fitting(bundle: Bundle, role: str, precision: str, target: Target) -> EngineRecord | None:
+def _fitting(bundle: Bundle, role: str, precision: str, target: Target, onnx_sha256: str, options: BuildOptions) -> EngineRecord | None:
+    """Return the engine that is there, of this very graph and at least as compatible as is asked for."""
     try:
-        return load_engine(bundle, role, precision, target)[0]
+        found = load_engine(bundle, role, precision, target)[0]
     except EngineMismatch:
         return None
+    lacking = (options.version_compatible and not found.version_compatible) or (
+        options.hardware_compatible and not found.hardware_compatible
+    )
+    return None if lacking or found.onnx_sha256 != onnx_sha256 else found
 
 
 def _save(bundle: Bundle, record: EngineRecord, made: BuiltPlan) -> None:
     path = save_engine(bundle, record, made.plan)
-    if made.listing:
-        path.with_suffix(".layers.txt").write_text(made.listing, encoding="utf-8")
+    listing = path.with_suffix(".layers.txt")
+    if not made.listing:
+        listing.unlink(missing_ok=True)  # of an older engine
+        return
+    with atomic_file(listing) as temporary:
+        temporary.write_text(made.listing, encoding="utf-8")
 
 
 def _made(made: BuiltPlan, options: BuildOptions, device: Device | None) -> dict[str, Any]:
@@ -178,8 +201,9 @@ def prove_engines(bundle: Bundle, precision: str, flavour: str, *, device: int =
     added = added_error(found[0], expected[0], found[1], expected[1])
     record: dict[str, Any] = {"beside": f"ONNX Runtime on the CPU, graphs in {graph}", "frames": len(clip), **added.as_json()}
     record |= {"replay_equals_eager": bool(np.array_equal(joints[0], joints[1])), "runtime": described}
+    here = Target(flavour, described["version"], described["sm"])
     for path, engine in engine_records(bundle):
-        if engine.flavour == flavour and (engine.role == "start" or engine.precision == precision):
+        if (engine.role == "start" or engine.precision == precision) and engine.misfit(bundle, here) is None:
             save_engine(bundle, replace(engine, made={**engine.made, "verification": record}), path.read_bytes())
     return record
 

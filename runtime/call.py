@@ -83,6 +83,8 @@ class Call:
             self.backend.feature[...] = features
             mu, cholesky = self._distribution_start(people, self.request.draws, self.backend.start)
         final = self.backend.walk(self.step_ns, self.batch_states)
+        if self.backend.base is not None:
+            self.device_ns = np.nan  # on a GPU, apart from the encoder, copies are not timed
         self._collect(people, final, mu, cholesky)
 
     def whole_frame(self, people: slice) -> None:

@@ -53,8 +53,8 @@ class HostMemory:
 
 
 class Cuda(Protocol):
-    """One GPU, as a provider offers it. Handles and addresses are whole numbers. Everything but ``current``, ``graphs`` and
-    ``close`` wants the context to be current; every failure raises CudaError.
+    """One GPU, as a provider offers it. Handles and addresses are whole numbers; what is copied is contiguous. Everything but
+    ``current``, ``graphs`` and ``close`` wants the context to be current; every failure raises CudaError.
     """
 
     name: str
@@ -219,9 +219,11 @@ def open_cuda(provider: str | None = None, device: int = 0) -> Cuda:
         raise CudaError("no NVIDIA driver found (libcuda.so.1): a GPU backend needs one. On this machine use backend 'onnxruntime'")
     try:
         if provider == "pycuda":
-            from diffpose_edge.runtime.cuda_pycuda import PyCuda as Chosen
-        else:
-            from diffpose_edge.runtime.cuda_bindings import CudaBindings as Chosen
+            from diffpose_edge.runtime.cuda_pycuda import PyCuda
+
+            return PyCuda(device)
+        from diffpose_edge.runtime.cuda_bindings import CudaBindings
+
+        return CudaBindings(device)
     except ImportError as err:  # built for another driver, CUDA or numpy
         raise CudaError(f"{provider} is installed but cannot be loaded: {err}") from err
-    return Chosen(device)

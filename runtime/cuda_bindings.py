@@ -105,9 +105,12 @@ class CudaBindings:
         called(cu.cuStreamSynchronize, stream)
 
     def copy_to_device(self, address: int, source: NDArray[Any], stream: int) -> None:
+        assert source.flags.c_contiguous
         called(cu.cuMemcpyHtoDAsync, address, source.ctypes.data, source.nbytes, stream)
 
     def copy_to_host(self, target: NDArray[Any], address: int, stream: int) -> None:
+        assert target.flags.c_contiguous
+        assert target.flags.writeable
         called(cu.cuMemcpyDtoHAsync, target.ctypes.data, address, target.nbytes, stream)
 
     def copy(self, target: int, source: int, size: int, stream: int) -> None:

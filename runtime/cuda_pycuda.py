@@ -1,7 +1,8 @@
 """CUDA through PyCUDA: for machines where it is what there is.
 
 PyCUDA has no graphs, and its events do not tell their handle, which a graph needs: both go to the driver library itself.
-What PyCUDA gives out frees itself; it is kept here by its number until it is given back.
+What PyCUDA gives out frees itself; it is kept here by its number until it is given back. Where freeing fails, PyCUDA warns on
+stderr and does not raise.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ import pycuda.driver as drv
 from numpy.typing import NDArray
 
 from diffpose_edge.errors import CudaError
-from diffpose_edge.runtime.cuda import Device, HostMemory
+from diffpose_edge.runtime.cuda import OUT_OF_MEMORY, Device, HostMemory
 
+_OUT_OF_MEMORY = 2  # CUDA_ERROR_OUT_OF_MEMORY
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING
 _THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
 _EXTERNAL = 1  # CU_EVENT_RECORD_EXTERNAL
@@ -38,7 +40,7 @@ def _explained() -> Iterator[None]:
     try:
         yield
     except drv.Error as err:
-        raise CudaError(f"CUDA: {err}") from err
+        raise CudaError(f"CUDA: {err}{OUT_OF_MEMORY if isinstance(err, drv.MemoryError) else ''}") from err
 
 
 class PyCuda:
@@ -47,6 +49,8 @@ class PyCuda:
     name = "pycuda"
 
     def __init__(self, index: int):
+        self._driver = ctypes.CDLL("libcuda.so.1")
+        self.graphs = all(hasattr(self._driver, name) for name in _GRAPH_FUNCTIONS)
         with _explained():
             drv.init()
             count = drv.Device.count()
@@ -65,8 +69,6 @@ class PyCuda:
             # pycuda.autoinit would make a context of its own, in which nobody else's memory can be used.
             self._context: Any = device.retain_primary_context()
         self._kept: dict[int, Any] = {}
-        self._driver = ctypes.CDLL("libcuda.so.1")
-        self.graphs = all(hasattr(self._driver, name) for name in _GRAPH_FUNCTIONS)
 
     @contextmanager
     def current(self) -> Iterator[None]:
@@ -93,7 +95,11 @@ class PyCuda:
         flags = drv.host_alloc_flags.PORTABLE | (drv.host_alloc_flags.DEVICEMAP if mapped else 0)
         with _explained():
             array = drv.pagelocked_empty(size, np.uint8, mem_flags=flags)
-            seen = int(array.base.get_device_pointer()) if mapped else 0
+            try:
+                seen = int(array.base.get_device_pointer()) if mapped else 0
+            except drv.Error:
+                array.base.free()
+                raise
         return HostMemory(array, seen, array.base)
 
     def free_host(self, memory: HostMemory) -> None:
@@ -173,11 +179,16 @@ class PyCuda:
         return int(free), int(total)
 
     def close(self) -> None:
-        if self._context is not None:
-            with self.current():
-                self._kept.clear()
-            # PyCUDA releases the primary context with the object.
-            self._context = None
+        if self._context is None:
+            return
+        context, self._context = self._context, None
+        with _explained():
+            # PyCUDA's destructor calls what releases other contexts, and fails; detach() is right, from any thread once it is
+            # current. It takes the context off PyCUDA's stack and leaves it on the driver's.
+            context.push()
+            self._kept.clear()
+            context.detach()
+        self._call("cuCtxPopCurrent_v2", ctypes.byref(ctypes.c_void_p()))
 
     def _keep(self, number: int, what: Any) -> int:
         self._kept[number] = what
@@ -186,6 +197,8 @@ class PyCuda:
     def _call(self, function: str, *arguments: Any) -> None:
         code = getattr(self._driver, function)(*arguments)
         if code != 0:
-            text = ctypes.c_char_p()
+            name, text = ctypes.c_char_p(), ctypes.c_char_p()
+            self._driver.cuGetErrorName(ctypes.c_int(code), ctypes.byref(name))
             self._driver.cuGetErrorString(ctypes.c_int(code), ctypes.byref(text))
-            raise CudaError(f"CUDA: {function}: {(text.value or b'unknown error').decode(errors='replace')} ({code})")
+            explained = f"{(name.value or b'error %d' % code).decode()} ({(text.value or b'without explanation').decode()})"
+            raise CudaError(f"CUDA: {function}: {explained}{OUT_OF_MEMORY if code == _OUT_OF_MEMORY else ''}")

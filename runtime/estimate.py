@@ -20,7 +20,8 @@ class Timings:
 
     On a GPU encoder, steps and copies are taken by the device itself, if the runtime was loaded with ``timed=True``; else
     they are NaN, except that an encoder that is run apart from the steps, as ``estimate_clip`` does with windows, is timed
-    by the wall clock. When more people came than the bundle's P, the figures are sums over the ``batches`` that they took.
+    by the wall clock, and copies then are not. When more people came than the bundle's P, the figures are sums over the
+    ``batches`` that they took.
     """
 
     context: float

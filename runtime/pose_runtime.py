@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from time import perf_counter_ns
 from types import TracebackType
@@ -27,7 +28,7 @@ from diffpose_edge.runtime.start import checked_mode, draw_starts, fill_missing,
 from diffpose_edge.schedule import checked_timesteps
 from diffpose_edge.tracks import nearest_found, tracks_of
 
-BACKENDS = ("onnxruntime", "tensorrt", "auto")
+BACKENDS = ("onnxruntime", "tensorrt", "onnxruntime-cuda", "auto")
 # ONNX Runtime starts as many threads as it is told, and a hundred thousand take the machine down with them.
 MOST_THREADS = 256
 log = logging.getLogger(__name__)
@@ -43,7 +44,8 @@ class PoseRuntime:
     def __init__(self, bundle: Bundle, backend: Backend):
         self.bundle = bundle
         self._backend: Backend | None = backend
-        self._lock = threading.Lock()
+        self._lock, self._pool_lock = threading.Lock(), threading.Lock()
+        self._pool: ThreadPoolExecutor | None = None
 
     @classmethod
     def load(
@@ -61,6 +63,7 @@ class PoseRuntime:
         """Load a bundle, check it, and allocate every buffer that the loop uses.
 
         ``backend``: "onnxruntime" on the CPU; "tensorrt", with engines that ``diffpose-edge build`` made on this machine;
+        "onnxruntime-cuda", with ONNX Runtime's CUDA provider (package onnxruntime-gpu);
         "auto": TensorRT where engines fit this machine, else ONNX Runtime, and the log (level INFO) says why.
         ``precision``: "fp32", "fp16" or "int8", as far as the bundle has it (``diffpose-edge calibrate`` makes the graphs);
         states and results are float32 in all of them. ``threads`` is the number of threads within an operator on the CPU
@@ -88,9 +91,13 @@ class PoseRuntime:
             else:
                 return cls(loaded, made)
         require("onnxruntime")
+        graphs = {role: loaded.read(role, precision) for role in GRAPHS}
+        if backend == "onnxruntime-cuda":
+            from diffpose_edge.runtime.onnxruntime_cuda_backend import OnnxRuntimeCudaBackend
+
+            return cls(loaded, OnnxRuntimeCudaBackend(loaded.manifest, graphs, device))
         from diffpose_edge.runtime.onnxruntime_backend import OnnxRuntimeBackend
 
-        graphs = {role: loaded.read(role, precision) for role in GRAPHS}
         return cls(loaded, OnnxRuntimeBackend(loaded.manifest, graphs, threads))
 
     def estimate(
@@ -125,12 +132,51 @@ class PoseRuntime:
 
         Raises KeypointError, TimestepError, DiffPoseEdgeError for a mode that the bundle does not have, RuntimeClosed.
         """
+        return self._prepared(keypoints, confidence, seed, mixture, timesteps, mode, trace)()
+
+    def estimate_async(
+        self,
+        keypoints: ArrayLike | None = None,
+        confidence: ArrayLike | None = None,
+        seed: Seed = None,
+        *,
+        mixture: Mixture | None = None,
+        timesteps: Sequence[int] | None = None,
+        mode: str | None = None,
+        trace: bool = False,
+    ) -> Future[PoseEstimate]:
+        """Begin an estimate and return at once: ``.result()`` waits for it, while the camera or a detector works meanwhile.
+
+        Arguments are checked, and copied, before this returns, so that buffers may be filled anew; mistakes are raised here.
+        Estimates are made one after another, in the order in which they were asked for; ``close()`` waits for all of them.
+        Other Python threads run while the GPU, or ONNX Runtime, is at work. Raises as ``estimate`` does; what goes wrong
+        later is raised by ``.result()``.
+        """
+        self._open()
+        # The arrays are the caller's: a camera fills them anew.
+        points, seen = (None if array is None else np.array(array) for array in (keypoints, confidence))
+        work = self._prepared(points, seen, seed, mixture, timesteps, mode, trace)
+        with self._pool_lock:
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(1, thread_name_prefix="diffpose-edge")
+            return self._pool.submit(work)
+
+    def _prepared(
+        self,
+        keypoints: ArrayLike | None,
+        confidence: ArrayLike | None,
+        seed: Seed,
+        mixture: Mixture | None,
+        timesteps: Sequence[int] | None,
+        mode: str | None,
+        trace: bool,
+    ) -> Callable[[], PoseEstimate]:
         checked = self._checked(keypoints, confidence, mixture)
-        timesteps, known = self._schedule(timesteps), self._mode(mode)
+        steps, known, rng = self._schedule(timesteps), self._mode(mode), generator_of(seed)
         if mixture is not None and known != "distribution":
             raise DiffPoseEdgeError(f"mode {known!r} starts at the keypoints: a mixture has no meaning in it. Leave mixture out")
         frame = -1 if self.bundle.manifest.shape.F > 1 else None
-        return self._estimate(checked, frame, timesteps, known, generator_of(seed), trace, mixture)
+        return lambda: self._estimate(checked, frame, steps, known, rng, trace, mixture)
 
     def _checked(self, keypoints: ArrayLike | None, confidence: ArrayLike | None, mixture: Mixture | None) -> Keypoints:
         F = self.bundle.manifest.shape.F
@@ -208,7 +254,11 @@ class PoseRuntime:
         return self._open().describe()
 
     def close(self) -> None:
-        """Release sessions and buffers; a second call does nothing."""
+        """Wait for what was begun, and release sessions and buffers; a second call does nothing."""
+        with self._pool_lock:
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.shutdown(wait=True)
         with self._lock:
             if self._backend is not None:
                 self._backend.close()

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from diffpose_edge.bundle import Bundle
-from diffpose_edge.engines import ENGINE_ROLES, FLAVOURS, Target, checked_precision, load_engine
+from diffpose_edge.engines import ENGINE_ROLES, FLAVOURS, Target, checked_flavour, checked_precision, load_engine
 from diffpose_edge.errors import EngineMismatch
 from diffpose_edge.extras import install_command, is_installed
 from diffpose_edge.manifest import Manifest, Shapes
@@ -39,7 +39,7 @@ def tensorrt_backend(
     MissingPackage.
     """
     checked_precision(precision)
-    chosen = [flavour] if flavour is not None else [name for name, (module, _) in FLAVOURS.items() if is_installed(module)]
+    chosen = [checked_flavour(flavour)] if flavour is not None else [name for name, (module, _) in FLAVOURS.items() if is_installed(module)]
     if not chosen:
         raise EngineMismatch(f"neither TensorRT nor TensorRT-RTX is installed. {install_command('tensorrt')}; on a Jetson it is JetPack's")
     cuda = open_cuda(provider, device)
@@ -64,7 +64,7 @@ def _has_engines(bundle: Bundle, precision: str, target: Target) -> bool:
 
 def _engines(trt: Any, plans: Mapping[str, bytes], manifest: Manifest, cuda: Cuda) -> dict[str, TensorRTEngine]:
     io = engine_io(manifest)
-    with ExitStack() as stack, cuda.current():
+    with cuda.current(), ExitStack() as stack:
         engines = {}
         for role, plan in plans.items():
             engines[role] = TensorRTEngine(trt, plan, role, io[role])

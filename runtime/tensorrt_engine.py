@@ -61,7 +61,10 @@ class TensorRTEngine:
     def __init__(self, trt: Any, plan: bytes, name: str, io: tuple[Shapes, Shapes]):
         self._trt, self._name = trt, name
         self._logger = logger_of(trt)
-        runtime = trt.Runtime(self._logger)
+        try:
+            runtime = trt.Runtime(self._logger)
+        except (RuntimeError, TypeError) as err:  # what the bindings raise when the library gives none
+            raise EngineError(self._explained(f"has nothing to run on ({err})")) from None
         if hasattr(runtime, "engine_host_code_allowed"):
             runtime.engine_host_code_allowed = True  # version-compatible plans carry a small runtime of their own
         engine = runtime.deserialize_cuda_engine(plan)
@@ -95,7 +98,10 @@ class TensorRTEngine:
         names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
         found = {(n, tuple(engine.get_tensor_shape(n)), engine.get_tensor_mode(n).name) for n in names}
         if found != wanted or any(engine.get_tensor_dtype(n) != trt.float32 for n in names):
-            raise EngineError(f"the engine of the {self._name} graph takes and gives {sorted(found)}, the bundle means {sorted(wanted)}")
+            raise EngineError(
+                f"the engine of the {self._name} graph takes and gives {sorted(found)}, the bundle means {sorted(wanted)}, all in float32. "
+                f"Build it again with --rebuild"
+            )
 
     def _explained(self, what: str) -> str:
         reasons = "; ".join(self._logger.errors) or "TensorRT gave no reason"

@@ -11,8 +11,7 @@ from rich.table import Table
 
 from diffpose_edge.bundle import load_bundle
 from diffpose_edge.cli.terminal import err, out, say
-from diffpose_edge.engines import FLAVOURS, checked_precision
-from diffpose_edge.errors import DiffPoseEdgeError
+from diffpose_edge.engines import checked_flavour, checked_precision
 
 if TYPE_CHECKING:
     from diffpose_edge.engines import EngineRecord
@@ -44,8 +43,8 @@ def build(
     from diffpose_edge.export.engine_build import BuildOptions
 
     checked_precision(precision)
-    if flavour is not None and flavour not in FLAVOURS:
-        raise DiffPoseEdgeError(f"expected a flavour out of {', '.join(FLAVOURS)}, got {flavour!r}")
+    if flavour is not None:
+        checked_flavour(flavour)
     loaded = load_bundle(bundle)
     chosen = flavour or default_flavour()
     options = BuildOptions(workspace, optimisation_level, version_compatible, hardware_compatible)

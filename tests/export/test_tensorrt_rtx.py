@@ -18,7 +18,7 @@ import diffpose_edge.extras
 from diffpose_edge.bundle import Bundle, load_bundle
 from diffpose_edge.calibration.calibrate import apply_calibration, calibrated, calibration_of
 from diffpose_edge.clips import calibration_keypoints, trained_pair
-from diffpose_edge.errors import ExportError, MissingPackage
+from diffpose_edge.errors import EngineError, ExportError, MissingPackage
 from diffpose_edge.export import export_bundle
 from diffpose_edge.export.precision import lowered_graph
 from diffpose_edge.export.tensorrt_rtx import BuildReport, built, launches_of
@@ -222,5 +222,5 @@ def test_polygraphy_at_work_for_tensorrt_is_not_turned_over(monkeypatch: pytest.
     import polygraphy.config
 
     monkeypatch.setattr(polygraphy.config, "USE_TENSORRT_RTX", False)
-    with pytest.raises(ExportError, match="in another"):
+    with pytest.raises(EngineError, match="build with TensorRT-RTX in another process"):
         built(b"")

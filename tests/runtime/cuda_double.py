@@ -1,4 +1,4 @@
-"""A test double of the CUDA layer: not a GPU. Memory is numpy arrays, engines are ONNX Runtime, a graph is a list of calls.
+"""A test double of the CUDA layer: not a GPU. Memory is numpy arrays, a graph is a list of calls.
 
 What it proves is the orchestration: order, addresses, alignment, what happens in a capture and what does not. What it cannot
 prove is anything that only a GPU does: concurrency, numerics, speed.
@@ -10,12 +10,10 @@ import ctypes
 import itertools
 import threading
 from contextlib import contextmanager
-from functools import lru_cache
 
 import numpy as np
-import onnxruntime as ort
 
-from diffpose_edge.errors import CudaError, EngineError
+from diffpose_edge.errors import CudaError
 from diffpose_edge.runtime.cuda import ALIGNMENT, Device, HostMemory
 
 # Which memory can be reached by the GPU, and by copies on the host's side: any other cannot be copied while the host goes on.
@@ -39,6 +37,7 @@ class RecordingCuda:
     def __init__(
         self,
         *,
+        index=0,
         integrated=False,
         maps_host=None,
         graphs=True,
@@ -47,7 +46,7 @@ class RecordingCuda:
         fail_at=None,
         broken_after=None,
     ):
-        self.device = Device(0, "no GPU", 87, 13020, integrated, integrated if maps_host is None else maps_host)
+        self.device = Device(index, "no GPU", 87, 13020, integrated, integrated if maps_host is None else maps_host)
         self.graphs, self.refuse_capture, self.refuse_begin = graphs, refuse_capture, refuse_begin
         self.fail_at, self.broken_after = fail_at, broken_after
         self.calls = 0  # those that may fail
@@ -243,73 +242,3 @@ class RecordingCuda:
         assert any(
             kind in kinds and number <= address and address + size <= number + len(what) for number, (kind, what) in self.alive.items()
         ), f"{size} bytes at {address:#x} are not within {' or '.join(kinds)} memory that was handed out"
-
-
-@lru_cache(maxsize=32)
-def session_of(content):
-    """An ONNX Runtime session that computes as the CPU backend does with one thread; made once for each graph."""
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.disable_quant_qdq", "1")
-    options.intra_op_num_threads = 1
-    return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-
-
-class OnnxRuntimeEngine:
-    """An ONNX graph behind addresses: what an engine is to the backend, computed on the CPU. ``failing``: when it refuses,
-    "capture", "always" or "close".
-    """
-
-    def __init__(self, cuda, name, content, *, failing=""):
-        self.cuda, self.name, self.failing, self.closed = cuda, name, failing, 0
-        self.session = session_of(content)
-        self.inputs = [value.name for value in self.session.get_inputs()]
-        self.outputs = [value.name for value in self.session.get_outputs()]
-        self.shapes = {value.name: tuple(value.shape) for value in (*self.session.get_inputs(), *self.session.get_outputs())}
-        self.addresses: dict[str, int] = {}
-
-    def _used(self):
-        assert self.cuda.is_current, f"{self.name} without a current context"
-        assert not self.closed, f"{self.name} after close()"
-
-    def size_of(self, name):
-        return 4 * int(np.prod(self.shapes[name]))
-
-    def bind(self, addresses):
-        self._used()
-        for name, address in addresses.items():
-            assert name in self.shapes, f"{self.name} has no {name}"
-            assert address % ALIGNMENT == 0, f"{self.name}: {name} is not aligned"
-            self.addresses[name] = address
-
-    def enqueue(self, stream):
-        self._used()
-        assert set(self.addresses) == set(self.shapes), f"{self.name}: not everything has an address"
-        if self.failing == "always" or (self.failing == "capture" and self.cuda.captured is not None):
-            raise EngineError(f"the {self.name} engine refuses")
-        bound = dict(self.addresses)  # what counts is where they were when it was enqueued
-        self.cuda.enqueue(self.name, lambda: self._run(bound), stream, bound)
-
-    def _run(self, bound):
-        ranges = sorted((bound[name], bound[name] + self.size_of(name), name) for name in self.shapes)
-        for (_, end, first), (start, _, second) in itertools.pairwise(ranges):
-            assert end <= start, f"{self.name}: {first} and {second} lie in the same memory"
-        for start, end, _ in ranges:
-            self.cuda.check_inside(start, end - start, GPU)
-
-        def array(name):
-            count = self.size_of(name) // 4
-            return np.ctypeslib.as_array((ctypes.c_float * count).from_address(bound[name])).reshape(self.shapes[name])
-
-        results = self.session.run(self.outputs, {name: array(name).copy() for name in self.inputs})
-        for name, result in zip(self.outputs, results, strict=True):
-            array(name)[...] = result
-
-    def describe(self):
-        return {"backend": "ONNX Runtime in a double of CUDA"}
-
-    def close(self):
-        assert self.cuda.is_current, f"{self.name} closed without a current context"
-        self.closed += 1
-        if self.failing == "close":
-            raise CudaError(f"the {self.name} engine does not go")

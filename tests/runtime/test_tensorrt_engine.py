@@ -1,0 +1,245 @@
+"""An engine of TensorRT: what of it is checked, whose words an error has, and the order in which it goes. TensorRT is a stand-in here."""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from enum import Enum
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import diffpose_edge.extras
+from diffpose_edge.errors import EngineError, MissingPackage
+from diffpose_edge.runtime import tensorrt_engine
+from diffpose_edge.runtime.tensorrt_engine import TensorRTEngine, logger_of, tensorrt_module
+
+IO = ({"x": (6, 17, 5), "timestep": (1,)}, {"x_next": (6, 17, 5)})
+
+
+class Severity(Enum):
+    INTERNAL_ERROR = 0
+    ERROR = 1
+    WARNING = 2
+    INFO = 3
+    VERBOSE = 4
+
+
+class ILogger:
+    Severity = Severity
+
+
+class Context:
+    def __init__(self, engine: Any):
+        self.engine = engine
+        self.addresses: dict[str, int] = {}
+        self.streams: list[int] = []
+        self.refuses = ""
+
+    def set_tensor_address(self, name: str, address: int) -> bool:
+        if self.refuses == name:
+            self.engine.runtime.logger.log(Severity.ERROR, f"{name} is not aligned")
+            return False
+        self.addresses[name] = address
+        return True
+
+    def execute_async_v3(self, stream: int) -> bool:
+        self.streams.append(stream)
+        return self.refuses != "run"
+
+
+class Engine:
+    def __init__(self, runtime: Any, tensors: dict[str, tuple[tuple[int, ...], str, str]]):
+        self.runtime, self.tensors = runtime, tensors
+        self.num_io_tensors = len(tensors)
+        self.context: Any = Context
+
+    def get_tensor_name(self, i: int) -> str:
+        return list(self.tensors)[i]
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        return self.tensors[name][0]
+
+    def get_tensor_mode(self, name: str) -> Any:
+        return SimpleNamespace(name=self.tensors[name][1])
+
+    def get_tensor_dtype(self, name: str) -> str:
+        return self.tensors[name][2]
+
+    def create_execution_context(self) -> Any:
+        return self.context(self)
+
+
+RIGHT = {
+    "timestep": ((1,), "INPUT", "float32"),
+    "x": ((6, 17, 5), "INPUT", "float32"),
+    "x_next": ((6, 17, 5), "OUTPUT", "float32"),
+}
+
+
+class TensorRT:
+    """The module: ``tensors`` are those of the engine that any plan becomes."""
+
+    __name__, __version__, float32 = "tensorrt", "10.3.0", "float32"
+    ILogger = ILogger
+
+    def __init__(self, tensors: dict[str, tuple[tuple[int, ...], str, str]] | None = RIGHT):
+        self.tensors = tensors
+        self.runtimes: list[Any] = []
+        self.gives_runtime, self.gives_context = True, True
+
+    def Runtime(self, logger: Any) -> Any:  # TensorRT's own name
+        if not self.gives_runtime:
+            logger.log(Severity.ERROR, "no kernel image for this GPU")
+            raise TypeError("pybind11::init(): factory function returned nullptr")
+        runtime = SimpleNamespace(logger=logger, engine_host_code_allowed=False)
+        runtime.deserialize_cuda_engine = self._deserialised(runtime)
+        self.runtimes.append(runtime)
+        return runtime
+
+    def _deserialised(self, runtime: Any) -> Any:
+        def deserialise(plan: bytes) -> Any:
+            if self.tensors is None:
+                runtime.logger.log(Severity.WARNING, "only a warning")
+                runtime.logger.log(Severity.ERROR, "magic tag does not match")
+                return None
+            engine = Engine(runtime, self.tensors)
+            if not self.gives_context:
+                engine.context = lambda engine: None
+            return engine
+
+        return deserialise
+
+
+def engine_of(trt: TensorRT) -> TensorRTEngine:
+    return TensorRTEngine(trt, b"plan", "step", IO)
+
+
+def test_it_binds_and_runs_where_it_is_told() -> None:
+    engine = engine_of(TensorRT())
+    engine.bind({"x": 0x100, "x_next": 0x200})
+    engine.bind({"x": 0x300})
+    engine.enqueue(7)
+    assert engine._context.addresses == {"x": 0x300, "x_next": 0x200}
+    assert engine._context.streams == [7]
+    assert engine.describe() == {"backend": "tensorrt", "version": "10.3.0"}
+
+
+def test_plans_that_bring_a_runtime_of_their_own_may_use_it() -> None:
+    trt = TensorRT()
+    engine_of(trt)
+    assert trt.runtimes[0].engine_host_code_allowed is True
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"x": ((6, 17, 4), "INPUT", "float32")},
+        {"x": ((-1, 17, 5), "INPUT", "float32")},
+        {"x": ((6, 17, 5), "OUTPUT", "float32")},
+        {"x_next": ((6, 17, 5), "OUTPUT", "float16")},
+        {"timestep": ((1,), "INPUT", "int64")},
+        {"feature": ((2, 17, 16), "INPUT", "float32")},
+    ],
+    ids=str,
+)
+def test_an_engine_of_another_graph_is_refused_with_what_it_takes(changes: dict[str, Any]) -> None:
+    with pytest.raises(EngineError, match=r"the engine of the step graph takes and gives .*the bundle means .*--rebuild") as caught:
+        engine_of(TensorRT({**RIGHT, **changes}))
+    for shape, _, _ in changes.values():
+        assert str(shape) in str(caught.value)
+
+
+def test_an_engine_that_lacks_an_input_is_refused() -> None:
+    with pytest.raises(EngineError, match="takes and gives"):
+        engine_of(TensorRT({name: RIGHT[name] for name in ("x", "x_next")}))
+
+
+def test_a_plan_that_is_none_is_refused_with_the_reason() -> None:
+    with pytest.raises(EngineError) as caught:
+        engine_of(TensorRT(None))
+    assert str(caught.value) == "tensorrt 10.3.0: the step engine is not an engine that this TensorRT takes: magic tag does not match"
+
+
+def test_without_a_runtime_or_a_context_it_is_an_error_of_ours() -> None:
+    trt = TensorRT()
+    trt.gives_runtime = False
+    with pytest.raises(EngineError, match="no kernel image for this GPU"):
+        engine_of(trt)
+    trt = TensorRT()
+    trt.gives_context = False
+    with pytest.raises(EngineError, match="got no execution context: TensorRT gave no reason"):
+        engine_of(trt)
+
+
+def test_what_is_refused_later_is_told_too() -> None:
+    engine = engine_of(TensorRT())
+    engine._context.refuses = "x"
+    with pytest.raises(EngineError, match="did not take the address 0x101 for x: x is not aligned"):
+        engine.bind({"x": 0x101})
+    engine._context.refuses = "run"
+    with pytest.raises(EngineError, match="the step engine did not run"):
+        engine.enqueue(7)
+
+
+def test_a_context_goes_before_its_engine_and_an_engine_before_its_runtime() -> None:
+    engine, order = engine_of(TensorRT()), []
+    trt_runtime = engine._engine.runtime
+    # Each is held by itself alone, as in TensorRT, where a wrong order is a crash.
+    engine._context.engine = engine._engine.runtime = None
+    trt_runtime.deserialize_cuda_engine = None
+    weakref.finalize(engine._context, order.append, "context")
+    weakref.finalize(engine._engine, order.append, "engine")
+    holder = type("Runtime", (), {})()
+    engine._runtime = holder
+    weakref.finalize(holder, order.append, "runtime")
+    del holder
+    engine.close()
+    engine.close()
+    assert order == ["context", "engine", "runtime"]
+
+
+# --- what TensorRT says ---
+
+
+def test_messages_go_to_pythons_logging_by_their_severity(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, tensorrt_engine.log.name)
+    logger = logger_of(TensorRT())
+    for severity in Severity:
+        logger.log(severity, f"100% {severity.name}")
+    assert [(r.levelname, r.getMessage()) for r in caplog.records] == [
+        ("ERROR", "100% INTERNAL_ERROR"),
+        ("ERROR", "100% ERROR"),
+        ("WARNING", "100% WARNING"),
+        ("DEBUG", "100% INFO"),
+        ("DEBUG", "100% VERBOSE"),
+    ]
+    assert list(logger.errors) == ["100% INTERNAL_ERROR", "100% ERROR"]
+
+
+def test_an_error_quotes_the_last_few_and_not_all_since_yesterday() -> None:
+    logger = logger_of(TensorRT())
+    for i in range(100):
+        logger.log(Severity.ERROR, str(i))
+    assert list(logger.errors) == ["95", "96", "97", "98", "99"]
+
+
+# --- the module ---
+
+
+def test_a_module_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diffpose_edge.extras, "is_installed", lambda module: False)
+    with pytest.raises(MissingPackage, match="needs the package 'tensorrt'"):
+        tensorrt_module("tensorrt")
+
+
+@pytest.mark.parametrize("failure", [ImportError("libnvinfer.so.10: cannot open"), OSError("libcudart.so.12"), RuntimeError("no CUDA")])
+def test_a_module_that_cannot_be_loaded_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch, failure: Exception) -> None:
+    def importing(name: str) -> Any:
+        raise failure
+
+    monkeypatch.setattr(tensorrt_engine, "require", lambda *modules: None)
+    monkeypatch.setattr(tensorrt_engine.importlib, "import_module", importing)
+    with pytest.raises(EngineError, match=f"TensorRT is installed but cannot be loaded: {failure}"):
+        tensorrt_module("tensorrt")
