@@ -19,8 +19,6 @@ from diffpose_edge.runtime.backend import KEPT_SCHEDULES, Array
 from diffpose_edge.runtime.loop import reverse_process
 
 PROVIDER = "CUDAExecutionProvider"
-# ONNX Runtime's number for runs that are not to be captured.
-NO_GRAPH = -1
 
 
 class OnnxRuntimeCudaBackend:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -132,7 +133,7 @@ class PoseRuntime:
 
         Raises KeypointError, TimestepError, DiffPoseEdgeError for a mode that the bundle does not have, RuntimeClosed.
         """
-        return self._prepared(keypoints, confidence, seed, mixture, timesteps, mode, trace)()
+        return self._prepared(keypoints, confidence, seed, mixture, timesteps, mode, trace, own=False)()
 
     def estimate_async(
         self,
@@ -153,10 +154,9 @@ class PoseRuntime:
         later is raised by ``.result()``.
         """
         self._open()
-        # The arrays are the caller's: a camera fills them anew.
-        points, seen = (None if array is None else np.array(array) for array in (keypoints, confidence))
-        work = self._prepared(points, seen, seed, mixture, timesteps, mode, trace)
+        work = self._prepared(keypoints, confidence, seed, mixture, timesteps, mode, trace, own=True)
         with self._pool_lock:
+            self._open()  # again: close() may have come between
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(1, thread_name_prefix="diffpose-edge")
             return self._pool.submit(work)
@@ -170,11 +170,16 @@ class PoseRuntime:
         timesteps: Sequence[int] | None,
         mode: str | None,
         trace: bool,
+        *,
+        own: bool,
     ) -> Callable[[], PoseEstimate]:
+        """Check everything and return the rest of the work; ``own``: on copies, because the caller's arrays may change meanwhile."""
         checked = self._checked(keypoints, confidence, mixture)
         steps, known, rng = self._schedule(timesteps), self._mode(mode), generator_of(seed)
         if mixture is not None and known != "distribution":
             raise DiffPoseEdgeError(f"mode {known!r} starts at the keypoints: a mixture has no meaning in it. Leave mixture out")
+        if own:
+            checked, mixture = copy.deepcopy((checked, mixture))
         frame = -1 if self.bundle.manifest.shape.F > 1 else None
         return lambda: self._estimate(checked, frame, steps, known, rng, trace, mixture)
 
@@ -255,14 +260,14 @@ class PoseRuntime:
 
     def close(self) -> None:
         """Wait for what was begun, and release sessions and buffers; a second call does nothing."""
-        with self._pool_lock:
-            pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.shutdown(wait=True)
-        with self._lock:
-            if self._backend is not None:
-                self._backend.close()
-                self._backend = None
+        with self._pool_lock:  # held until the end: nothing is begun on what is being released
+            if self._pool is not None:
+                self._pool.shutdown(wait=True)
+                self._pool = None
+            with self._lock:
+                if self._backend is not None:
+                    self._backend.close()
+                    self._backend = None
 
     def __enter__(self) -> PoseRuntime:
         return self
