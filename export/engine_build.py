@@ -23,6 +23,10 @@ Progress = Callable[[str, int, int], None]
 OPTIMISATION_LEVELS = range(6)
 # Where the compiler's list of launches stands among its messages, when the plan is to be detailed.
 LAUNCHES = "Layers:\n"
+# What TensorRT says, in lower case, when memory for its tactics is short (NVIDIA/TensorRT issues 477, 2643, 3355, 4258), and
+# what it says when there is enough but not within the limit.
+SHORT_OF_MEMORY = ("outofmemory", "out of memory", "insufficient memory", "could not be allocated")
+WORKSPACE_TOO_SMALL = ("insufficient workspace", "increasing the workspace")
 
 
 @dataclass(frozen=True)
@@ -216,4 +220,10 @@ def _error_text(parser: Any, i: int) -> str:
 
 
 def _refusal(trt: Any, flavour: str, name: str, reasons: list[str]) -> str:
-    return f"{FLAVOURS[flavour][1]} {trt.__version__} does not build {name}: " + "; ".join(dict.fromkeys(reasons))
+    told = "; ".join(dict.fromkeys(reasons))
+    remedy, said = "", told.lower()
+    if any(words in said for words in SHORT_OF_MEMORY):
+        remedy = ". Memory is short: end other programs on the GPU, or limit what tactics may take, with --workspace 256, say (MiB)"
+    elif any(words in said for words in WORKSPACE_TOO_SMALL):
+        remedy = ". Tactics may take too little: give more with --workspace, or leave it out"
+    return f"{FLAVOURS[flavour][1]} {trt.__version__} does not build {name}: {told}{remedy}"

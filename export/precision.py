@@ -11,7 +11,7 @@ import onnx
 from diffpose_edge.errors import CalibrationError
 from diffpose_edge.export.fp16 import fp16_from_fp32
 from diffpose_edge.export.int8 import MatMulScales, int8_from_fp32
-from diffpose_edge.export.layer_groups import matmul_macs, taps_of, weight_matmuls
+from diffpose_edge.export.layer_groups import groups_of, matmul_macs, taps_of, weight_matmuls
 from diffpose_edge.manifest import GRAPHS, Manifest
 
 # "int8-trt8" is INT8 for TensorRT 8.6: float32 around it, because that version casts by builder flags, and weights as pairs.
@@ -41,10 +41,11 @@ class LoweredGraph:
 def lowered_graph(model: onnx.ModelProto, manifest: Manifest, role: str, precision: str, plan: PrecisionPlan) -> LoweredGraph:
     """Return the graph of ``role`` in one of LOWER_PRECISIONS. Raises CalibrationError when the plan is for another network."""
     taps, kept = taps_of(manifest, role), plan.fp32.get(role, ())
-    if unknown := sorted(set(kept) - set(taps) - {node.name for node in model.graph.node}):
+    layers = groups_of(model, taps)
+    if unknown := sorted(set(kept) - set(layers.values()) - set(layers)):
         raise CalibrationError(
             f"the calibration keeps {', '.join(unknown[:3])} in float32, which the {role} graph does not have; it has the layers "
-            f"{', '.join(taps)}"
+            f"{', '.join(dict.fromkeys(layers.values()))}"
         )
     scales = plan.int8.get(role, {}) if precision != "fp16" else {}
     quantised = int8_from_fp32(model, taps, scales, weights_as_pairs=precision == "int8-trt8") if scales else model

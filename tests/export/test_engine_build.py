@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import onnx.parser
 import pytest
 
 import diffpose_edge.extras
@@ -172,6 +173,44 @@ def test_options_that_mean_nothing_are_refused(options: dict[str, int], said: st
 def test_a_graph_that_is_none_is_refused_by_its_name() -> None:
     with pytest.raises(ExportError, match=r"TensorRT-RTX 1\.\S+ does not build the step graph: \S"):
         built_plan(b"no ONNX file", "the step graph", "rtx", "fp32")
+
+
+@pytest.mark.parametrize(
+    ("logged", "remedy"),
+    [
+        (
+            "[virtualMemoryBuffer.cpp::resizePhysical::145] Error Code 2: OutOfMemory (no further information)",
+            "limit what tactics may take",
+        ),
+        ("Error[1]: [defaultAllocator.cpp::allocate::31] Error Code 1: Cuda Runtime (out of memory)", "end other programs on the GPU"),
+        ("Could not find any implementation for node Conv_0 due to insufficient workspace", "give more with --workspace"),
+    ],
+)
+def test_a_build_that_runs_out_of_memory_says_what_to_do(monkeypatch: pytest.MonkeyPatch, logged: str, remedy: str) -> None:
+    """TensorRT's words are put into its mouth: there is no GPU here whose memory could run out."""
+    _, polygraphy = engine_build.tensorrt_and_polygraphy("rtx")
+    real = engine_build._logger_of
+    loggers: list[Any] = []
+
+    def refuse(*_: Any, **__: Any) -> None:
+        loggers[-1].bad.append(logged)
+        raise polygraphy.exception.PolygraphyException("Invalid Engine. Please ensure the engine was built correctly")
+
+    monkeypatch.setattr(engine_build, "_logger_of", lambda trt: loggers.append(real(trt)) or loggers[-1])
+    monkeypatch.setattr(polygraphy.backend.trt, "engine_bytes_from_network", refuse)
+    graph = least_graph()
+    with pytest.raises(ExportError) as refused:
+        built_plan(graph, "the step graph in fp16", "rtx", "fp16")
+    assert logged in str(refused.value)
+    assert remedy in str(refused.value)
+
+
+def least_graph() -> bytes:
+    """The least that a parser takes."""
+    graph = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17]> least (float[1,3] x) => (float[1,3] y) { h = Relu(x) y = Neg(h) }'
+    )
+    return bytes(graph.SerializeToString())
 
 
 def test_a_bundle_that_was_not_calibrated_says_so_before_anything_is_built(conditioned_bundle: Path, tmp_path: Path) -> None:

@@ -261,7 +261,7 @@ def test_a_wrong_argument_is_refused_and_the_runtime_still_works(
 
 
 def test_loading_refuses_unknown_backends_bad_thread_counts_and_what_is_no_bundle(golden_bundle: Path, tmp_path: Path) -> None:
-    with pytest.raises(DiffPoseEdgeError, match="out of onnxruntime, tensorrt, auto, got 'tpu'"):
+    with pytest.raises(DiffPoseEdgeError, match="out of onnxruntime, tensorrt, onnxruntime-cuda, auto, got 'tpu'"):
         PoseRuntime.load(golden_bundle, "tpu")
     for threads in (0, -1, 10**6):
         with pytest.raises(DiffPoseEdgeError, match=rf"threads .*got {threads}"):
