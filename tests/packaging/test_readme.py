@@ -100,6 +100,17 @@ def test_quoted_precisions_are_those_of_the_committed_result():
         assert f"| {row['pair']} | {row['K']} | {row['precision']} | {row['mean_mm']:.{4 if row['precision'] == 'fp32' else 2}f} |" in table
 
 
+def test_the_quoted_comparison_is_the_committed_one_and_ours_is_at_most_half_of_the_best_default():
+    results = ROOT / "benchmarks" / "results"
+    table = (results / "quantizer_comparison.md").read_text(encoding="utf-8")
+    claims = re.findall(r"^- (?:both graphs|step alone), K=.*$", table, re.MULTILINE)
+    quoted = (ROOT / "docs" / "precision.md").read_text(encoding="utf-8")
+    assert len(claims) == 8
+    for claim in claims:
+        assert claim in quoted
+        assert int(re.search(r"(\d+) % of the best default", claim).group(1)) <= 50
+
+
 def test_quoted_latencies_are_those_of_the_committed_result():
     (result,) = (ROOT / "benchmarks" / "results").glob("step_latency.json")
     report = json.loads(result.read_text(encoding="utf-8"))
