@@ -6,6 +6,7 @@ Which of the two a module knows is asked of the module, not of its version numbe
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from diffpose_edge.engines import FLAVOURS
 from diffpose_edge.errors import DiffPoseEdgeError, EngineError, ExportError
 from diffpose_edge.extras import require
 from diffpose_edge.runtime.tensorrt_engine import tensorrt_module
+from diffpose_edge.runtime.tensorrt_messages import heard_by, logger_of
 
 # Hears (phase, steps done, steps in all); 0 of n when it begins.
 Progress = Callable[[str, int, int], None]
@@ -82,29 +84,30 @@ def built_plan(
     MissingPackage.
     """
     trt, polygraphy = tensorrt_and_polygraphy(flavour)
-    logger = _logger_of(trt)
-    builder = _builder(trt, logger, flavour)
-    # Polygraphy's loader of networks is not used: it prints the parser's errors instead of giving them, and hears each
-    # warning once per process. Errors belong to the parser and die with it: they are made into text at once.
-    typed = hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
-    if hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED"):
-        network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    else:
-        network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.EXPLICIT_BATCH))
-    parser = trt.OnnxParser(network, logger)
-    parsed = parser.parse(content)
-    refusals = [_error_text(parser, i) for i in range(parser.num_errors)]
-    if refusals or not parsed:
-        raise ExportError(_refusal(trt, flavour, name, refusals or logger.bad))
-    start = time.perf_counter()
-    with polygraphy.logger.G_LOGGER.verbosity(polygraphy.logger.G_LOGGER.CRITICAL + 1):
-        config = _config(trt, polygraphy, options, () if typed else _flags_for(precision), progress)
-        save = None if options.timing_cache is None else str(options.timing_cache)
-        try:
-            plan = polygraphy.backend.trt.engine_bytes_from_network((builder, network, parser), config, save_timing_cache=save)
-        except polygraphy.exception.PolygraphyException as err:
-            raise ExportError(_refusal(trt, flavour, name, logger.bad or [str(err)])) from None
-    return BuiltPlan(bytes(memoryview(plan)), time.perf_counter() - start, tuple(logger.bad), logger.listing)
+    told = _Told()
+    with heard_by(trt, told.hear, alone=True):
+        builder = _builder(trt, told, flavour)
+        # Polygraphy's loader of networks is not used: it prints the parser's errors instead of giving them, and hears each
+        # warning once per process. Errors belong to the parser and die with it: they are made into text at once.
+        typed = hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
+        if hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED"):
+            network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+        else:
+            network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.EXPLICIT_BATCH))
+        parser = trt.OnnxParser(network, logger_of(trt))
+        parsed = parser.parse(content)
+        refusals = [_error_text(parser, i) for i in range(parser.num_errors)]
+        if refusals or not parsed:
+            raise ExportError(_refusal(trt, flavour, name, refusals or told.bad))
+        start = time.perf_counter()
+        with polygraphy.logger.G_LOGGER.verbosity(polygraphy.logger.G_LOGGER.CRITICAL + 1):
+            config = _config(trt, polygraphy, options, () if typed else _flags_for(precision), progress)
+            save = None if options.timing_cache is None else str(options.timing_cache)
+            try:
+                plan = polygraphy.backend.trt.engine_bytes_from_network((builder, network, parser), config, save_timing_cache=save)
+            except polygraphy.exception.PolygraphyException as err:
+                raise ExportError(_refusal(trt, flavour, name, told.bad or [str(err)])) from None
+        return BuiltPlan(bytes(memoryview(plan)), time.perf_counter() - start, tuple(told.bad), told.listing)
 
 
 def tensorrt_and_polygraphy(flavour: str) -> tuple[Any, Any]:
@@ -128,11 +131,11 @@ def tensorrt_and_polygraphy(flavour: str) -> tuple[Any, Any]:
     return trt, polygraphy
 
 
-def _builder(trt: Any, logger: Any, flavour: str) -> Any:
+def _builder(trt: Any, told: _Told, flavour: str) -> Any:
     try:
-        return trt.Builder(logger)
+        return trt.Builder(logger_of(trt))
     except (RuntimeError, TypeError) as err:  # what the bindings raise when the library gives no builder
-        reasons = "; ".join(logger.bad) or str(err)
+        reasons = "; ".join(told.bad) or str(err)
         raise EngineError(
             f"{FLAVOURS[flavour][1]} {trt.__version__} gives no builder: {reasons}. It needs an NVIDIA GPU and its driver"
         ) from None
@@ -194,22 +197,18 @@ def _monitor_of(trt: Any, progress: Progress) -> Any:
     return Monitor()
 
 
-def _logger_of(trt: Any) -> Any:
-    """Return a logger that keeps warnings, errors and the list of launches; TensorRT wants a class derived from its own."""
+class _Told:
+    """Keeps warnings, errors and the list of launches."""
 
-    class Logger(trt.ILogger):  # type: ignore[misc]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.bad: list[str] = []
-            self.listing = ""
+    def __init__(self) -> None:
+        self.bad: list[str] = []
+        self.listing = ""
 
-        def log(self, severity: Any, message: str) -> None:
-            if severity in (trt.ILogger.WARNING, trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
-                self.bad.append(message)
-            elif message.startswith(LAUNCHES):
-                self.listing = message
-
-    return Logger()
+    def hear(self, level: int, message: str) -> None:
+        if level >= logging.WARNING:
+            self.bad.append(message)
+        elif message.startswith(LAUNCHES):
+            self.listing = message
 
 
 def _error_text(parser: Any, i: int) -> str:

@@ -27,6 +27,12 @@ def timed(call: Callable[[], None]) -> int:
     return perf_counter_ns() - began
 
 
+def coefficients_of(manifest: Manifest, timesteps: tuple[int, ...]) -> Array:
+    """Return the rows (K, 2) that the step graph takes: of released weights for x_t, of conditioned ones for sqrt(a_t) x_t."""
+    of_process = step_coefficients if manifest.process.kind == "released" else scaled_coefficients
+    return of_process(manifest.alpha_bar_table, timesteps, manifest.process.prediction)
+
+
 @dataclass(frozen=True)
 class Request:
     """What is asked for: ``uv`` (B, 17, 2) of the frames to estimate, missing joints filled in for released weights;
@@ -52,14 +58,10 @@ class Call:
         self.backend, self.request, self.spread = backend, request, manifest.process.start
         self.observed = request.confidence > 0
         self.a_t = manifest.alpha_bar[timesteps[0]]
-        alpha_bar, process = manifest.alpha_bar_table, manifest.process
-        if request.draws is None:
-            coefficients = step_coefficients(alpha_bar, timesteps, process.prediction)
-        else:
+        if request.draws is not None:
             # The state in the buffers is sqrt(a_t) x_t; after the last step the scale is one.
-            coefficients = scaled_coefficients(alpha_bar, timesteps, process.prediction)
-            self.scales = np.sqrt(np.append(alpha_bar[list(timesteps)], 1.0)).astype(np.float32)
-        backend.begin(timesteps, coefficients)
+            self.scales = np.sqrt(np.append(manifest.alpha_bar_table[list(timesteps)], 1.0)).astype(np.float32)
+        backend.begin(timesteps, coefficients_of(manifest, timesteps))
         self.joints = np.empty((B, J, 3), np.float32)
         self.context = np.empty((B, J, 3), np.float32)
         self.covariance = np.empty((B, J, 3, 3), np.float32)

@@ -146,9 +146,16 @@ class DeviceBackend:
         """
         schedule = self._schedule()
         with self._cuda.current():
-            self._run(schedule, "frame", lambda capturing: self._enqueue_frame(schedule, capturing))
-            spent += schedule.spent_ns()
+            spent += self._run(schedule, "frame", lambda capturing: self._enqueue_frame(schedule, capturing))
         return self._results.host["final"]
+
+    def warm_up(self, timesteps: tuple[int, ...], coefficients: Array) -> None:
+        """Run one frame of nobody as often as it takes until a schedule's frames are replayed: kernels are compiled and loaded,
+        memory is allocated and the graph is where it will be launched.
+        """
+        self.begin(timesteps, coefficients)
+        for _ in range(2):
+            self.frame(np.zeros(len(timesteps) + 2))
 
     def walk(self, step_ns: NDArray[np.float64], trajectory: Array | None) -> Array:
         schedule = self._schedule()
@@ -156,8 +163,7 @@ class DeviceBackend:
             if trajectory is not None:
                 self._upload_start()
                 return reverse_process(self, len(schedule), step_ns, trajectory)
-            self._run(schedule, "steps", lambda capturing: self._enqueue_steps_alone(schedule, capturing))
-            step_ns += schedule.spent_ns()[1:-1]
+            step_ns += self._run(schedule, "steps", lambda capturing: self._enqueue_steps_alone(schedule, capturing))[1:-1]
         return self._results.host["final"]
 
     def step(self, k: int) -> None:
@@ -197,16 +203,20 @@ class DeviceBackend:
 
     # -- what goes into the stream ---------------------------------------------------------------------------------------
 
-    def _run(self, schedule: Schedule, name: str, enqueue: Callable[[bool], None]) -> None:
-        """Replay the graph of this name, or enqueue its work and, the first time, capture it for the next call."""
+    def _run(self, schedule: Schedule, name: str, enqueue: Callable[[bool], None]) -> NDArray[np.float64]:
+        """Replay the graph of this name, or enqueue its work and, the first time, capture it for the next call. Returns the
+        nanoseconds that it took, as :meth:`frame` gives them.
+        """
         graph = schedule.graphs.get(name)
         if graph is not None:
             graph.launch(self._stream)
         else:
             enqueue(False)
         self._stream.synchronize()
+        spent = schedule.spent_ns()  # before a capture, which has the same events in it
         if graph is None and self._eager_reason is None:
             self._capture(schedule, name, enqueue)
+        return spent
 
     def _capture(self, schedule: Schedule, name: str, enqueue: Callable[[bool], None]) -> None:
         """Capture what has just run for real: engines allocate at their first run, which no capture can hold."""

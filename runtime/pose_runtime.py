@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from diffpose_edge.bundle import Bundle, load_bundle
-from diffpose_edge.errors import CudaError, DiffPoseEdgeError, EngineMismatch, KeypointError, MissingPackage, RuntimeClosed
+from diffpose_edge.errors import CudaError, DiffPoseEdgeError, EngineError, EngineMismatch, KeypointError, MissingPackage, RuntimeClosed
 from diffpose_edge.extras import require
 from diffpose_edge.keypoints import Keypoints, checked_keypoints, numbers_of
 from diffpose_edge.manifest import GRAPHS
@@ -45,6 +46,8 @@ class PoseRuntime:
     def __init__(self, bundle: Bundle, backend: Backend):
         self.bundle = bundle
         self._backend: Backend | None = backend
+        # Given back at the end of the program, too, before the modules that it takes are gone.
+        self._end = weakref.finalize(self, backend.close)
         self._lock, self._pool_lock = threading.Lock(), threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
 
@@ -65,7 +68,8 @@ class PoseRuntime:
 
         ``backend``: "onnxruntime" on the CPU; "tensorrt", with engines that ``diffpose-edge build`` made on this machine;
         "onnxruntime-cuda", with ONNX Runtime's CUDA provider (package onnxruntime-gpu);
-        "auto": TensorRT where engines fit this machine, else ONNX Runtime, and the log (level INFO) says why.
+        "auto": TensorRT where engines fit this machine, else ONNX Runtime, and the log says why
+        (level INFO; WARNING where an engine that should fit is refused).
         ``precision``: "fp32", "fp16" or "int8", as far as the bundle has it (``diffpose-edge calibrate`` makes the graphs);
         states and results are float32 in all of them. ``threads`` is the number of threads within an operator on the CPU
         (default: ONNX Runtime's, one for each core). On a GPU: ``flavour`` "tensorrt" or "rtx" and ``provider`` of CUDA
@@ -85,10 +89,12 @@ class PoseRuntime:
 
             try:
                 made = tensorrt_backend(loaded, precision, flavour=flavour, provider=provider, device=device, timed=timed)
-            except (EngineMismatch, CudaError, MissingPackage) as err:
+            except (EngineError, CudaError, MissingPackage) as err:
                 if backend != "auto":
                     raise
-                log.info("running on the CPU: %s", err)
+                # Nothing that fits is what a machine without a GPU has; an engine that fits and is refused is news.
+                expected = not isinstance(err, EngineError) or isinstance(err, EngineMismatch)
+                log.log(logging.INFO if expected else logging.WARNING, "running on the CPU: %s", err)
             else:
                 return cls(loaded, made)
         require("onnxruntime")
@@ -266,7 +272,7 @@ class PoseRuntime:
                 self._pool = None
             with self._lock:
                 if self._backend is not None:
-                    self._backend.close()
+                    self._end()
                     self._backend = None
 
     def __enter__(self) -> PoseRuntime:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from diffpose_edge.bundle import Bundle
@@ -11,6 +12,7 @@ from diffpose_edge.engines import ENGINE_ROLES, FLAVOURS, Target, checked_flavou
 from diffpose_edge.errors import EngineMismatch
 from diffpose_edge.extras import install_command, is_installed
 from diffpose_edge.manifest import Manifest, Shapes
+from diffpose_edge.runtime.call import coefficients_of
 from diffpose_edge.runtime.cuda import Cuda, open_cuda
 from diffpose_edge.runtime.device_backend import DeviceBackend
 from diffpose_edge.runtime.start_graph import start_io
@@ -32,7 +34,8 @@ def tensorrt_backend(
     timed: bool = False,
     capture: bool = True,
 ) -> DeviceBackend:
-    """Load the engines of a bundle that fit GPU number ``device``; see :class:`DeviceBackend` for ``timed`` and ``capture``.
+    """Load the engines of a bundle that fit GPU number ``device``, and run a frame of nobody, so that the first one is as
+    quick as the others; see :class:`DeviceBackend` for ``timed`` and ``capture``.
 
     ``flavour``: "tensorrt" or "rtx" (default: the first that is installed and has engines that fit). ``provider`` of CUDA:
     "cuda-bindings" or "pycuda". Raises EngineMismatch with the command that builds what is missing, CudaError, EngineError,
@@ -49,10 +52,21 @@ def tensorrt_backend(
         targets = {name: Target(name, trt.__version__, cuda.device.sm) for name, trt in modules.items()}
         # Where none has engines that fit, the first says what is missing.
         found = next((name for name in chosen if _has_engines(bundle, precision, targets[name])), chosen[0])
-        plans = {role: load_engine(bundle, role, precision, targets[found])[1] for role in ENGINE_ROLES}
-        engines = _engines(modules[found], plans, bundle.manifest, cuda)
+        loaded = {role: load_engine(bundle, role, precision, targets[found]) for role in ENGINE_ROLES}
+        # TensorRT-RTX compiles kernels where they run, which takes seconds: what it made stays beside the engine.
+        kernels = {role: (bundle.path / record.name).with_suffix(f".sm{cuda.device.sm}.kernels") for role, (record, _) in loaded.items()}
+        engines = _engines(modules[found], {role: plan for role, (_, plan) in loaded.items()}, kernels, bundle.manifest, cuda)
         stack.pop_all()  # from here on they are the backend's
-        return DeviceBackend(bundle.manifest, cuda, engines, timed=timed, capture=capture)
+        backend = DeviceBackend(bundle.manifest, cuda, engines, timed=timed, capture=capture)
+    with ExitStack() as stack:
+        stack.callback(backend.close)
+        timesteps = bundle.manifest.timesteps
+        backend.warm_up(timesteps, coefficients_of(bundle.manifest, timesteps))
+        with cuda.current():
+            for engine in engines.values():
+                engine.keep_kernels()
+        stack.pop_all()
+    return backend
 
 
 def _has_engines(bundle: Bundle, precision: str, target: Target) -> bool:
@@ -62,12 +76,14 @@ def _has_engines(bundle: Bundle, precision: str, target: Target) -> bool:
         return False
 
 
-def _engines(trt: Any, plans: Mapping[str, bytes], manifest: Manifest, cuda: Cuda) -> dict[str, TensorRTEngine]:
+def _engines(
+    trt: Any, plans: Mapping[str, bytes], kernels: Mapping[str, Path], manifest: Manifest, cuda: Cuda
+) -> dict[str, TensorRTEngine]:
     io = engine_io(manifest)
     with cuda.current(), ExitStack() as stack:
         engines = {}
         for role, plan in plans.items():
-            engines[role] = TensorRTEngine(trt, plan, role, io[role])
+            engines[role] = TensorRTEngine(trt, plan, role, io[role], kernels[role])
             stack.callback(engines[role].close)
         stack.pop_all()
     return engines

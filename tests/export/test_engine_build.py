@@ -20,6 +20,7 @@ from diffpose_edge.export.bundle_engines import build_engines, device_here
 from diffpose_edge.export.engine_build import BuildOptions, built_plan
 from diffpose_edge.export.start_graph import start_graph
 from diffpose_edge.export.tensorrt_rtx import launches_of
+from diffpose_edge.runtime.tensorrt_messages import logger_of
 
 pytestmark = [
     pytest.mark.skipif(not (sys.platform == "linux" and platform.machine() == "x86_64"), reason="TensorRT-RTX is for x86-64 alone"),
@@ -189,14 +190,12 @@ def test_a_graph_that_is_none_is_refused_by_its_name() -> None:
 def test_a_build_that_runs_out_of_memory_says_what_to_do(monkeypatch: pytest.MonkeyPatch, logged: str, remedy: str) -> None:
     """TensorRT's words are put into its mouth: there is no GPU here whose memory could run out."""
     _, polygraphy = engine_build.tensorrt_and_polygraphy("rtx")
-    real = engine_build._logger_of
-    loggers: list[Any] = []
+    trt = engine_build.tensorrt_module("rtx")
 
     def refuse(*_: Any, **__: Any) -> None:
-        loggers[-1].bad.append(logged)
+        logger_of(trt).log(trt.ILogger.ERROR, logged)
         raise polygraphy.exception.PolygraphyException("Invalid Engine. Please ensure the engine was built correctly")
 
-    monkeypatch.setattr(engine_build, "_logger_of", lambda trt: loggers.append(real(trt)) or loggers[-1])
     monkeypatch.setattr(polygraphy.backend.trt, "engine_bytes_from_network", refuse)
     graph = least_graph()
     with pytest.raises(ExportError) as refused:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,8 @@ from diffpose_edge.runtime.device_backend import DeviceBackend
 from .cuda_double import RecordingCuda
 from .device_runtime import KINDS, OnDevice, assert_same, clip_of, engines_of, on_device, people_of
 from .engine_double import OnnxRuntimeEngine
+
+ROOT = Path(__file__).parents[2]
 
 
 def assert_all_given_back(cuda: RecordingCuda, engines: dict[str, OnnxRuntimeEngine]) -> None:
@@ -175,3 +180,34 @@ def test_an_engine_that_does_not_go_keeps_nothing_else(golden_bundle: Path) -> N
     with pytest.raises(CudaError, match="the step engine does not go"):
         device.runtime.close()
     assert_all_given_back(device.cuda, device.engines)
+
+
+def test_a_runtime_that_nobody_closed_is_closed_at_the_end_of_the_program(golden_bundle: Path) -> None:
+    """In a process of its own, which ends with a runtime open and work under way."""
+    program = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from tests.runtime.cuda_double import RecordingCuda\n"
+        "from tests.runtime.device_runtime import on_device, people_of\n"
+        "real = RecordingCuda.close\n"
+        "def told(cuda):\n"
+        "    real(cuda)\n"
+        "    import logging, numpy\n"  # modules are still there
+        "    print('closed', cuda.alive, numpy.zeros(1).sum(), flush=True)\n"
+        "RecordingCuda.close = told\n"
+        "device = on_device(Path(sys.argv[1]))\n"
+        "device.runtime.estimate(*people_of(device.runtime, 2))\n"
+        "device.runtime.estimate_async(*people_of(device.runtime, 2))\n"
+    )
+    result = subprocess.run([sys.executable, "-c", program, str(golden_bundle)], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.stderr == ""
+    assert result.stdout == "closed {} 0.0\n"
+
+
+def test_a_runtime_that_is_forgotten_is_closed(golden_bundle: Path) -> None:
+    device = on_device(golden_bundle)
+    cuda = device.cuda
+    device.runtime.estimate(*people_of(device.runtime, 2))
+    del device
+    gc.collect()
+    assert (cuda.alive, cuda.closed) == ({}, 1)

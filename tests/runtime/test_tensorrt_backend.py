@@ -207,10 +207,12 @@ def doubled_engines(monkeypatch: pytest.MonkeyPatch, cuda: RecordingCuda, bundle
     made: list[OnnxRuntimeEngine] = []
     of_bundle = engines_of(bundle, cuda)
 
-    def engine(trt: Any, plan: bytes, role: str, io: Any) -> OnnxRuntimeEngine:
+    def engine(trt: Any, plan: bytes, role: str, io: Any, kernels: Path) -> OnnxRuntimeEngine:
         assert cuda.is_current, "an engine is made where the device's context is current"
         assert plan == f"{trt.__name__} {role}".encode()
         assert io == engine_io(bundle.manifest)[role]
+        assert kernels.name == f"{role}.fp32.sm87.kernels"
+        assert list(kernels.parent.glob(f"{role}.fp32.engine")), "kernels lie beside their engine"
         made.append(of_bundle[role])
         return of_bundle[role]
 
@@ -277,10 +279,10 @@ def test_an_engine_that_is_refused_gives_those_before_it_back(
     save_for(bundle, "tensorrt")
     real = tensorrt_backend.TensorRTEngine
 
-    def refusing(trt: Any, plan: bytes, name: str, io: Any) -> Any:
+    def refusing(trt: Any, plan: bytes, name: str, io: Any, kernels: Path) -> Any:
         if name == role:
             raise EngineError(f"the {role} engine is not an engine that this TensorRT takes")
-        return real(trt, plan, name, io)
+        return real(trt, plan, name, io, kernels)
 
     monkeypatch.setattr(tensorrt_backend, "TensorRTEngine", refusing)
     with pytest.raises(EngineError, match=f"the {role} engine is not"):
@@ -288,3 +290,54 @@ def test_an_engine_that_is_refused_gives_those_before_it_back(
     assert len(doubled_engines) == ENGINE_ROLES.index(role)
     assert all(engine.closed == 1 for engine in doubled_engines)
     assert (cuda.alive, cuda.closed) == ({}, 1)
+
+
+def test_loading_runs_frames_until_they_are_replayed_and_kernels_are_kept(
+    bundle: Bundle, cuda: RecordingCuda, doubled_engines: list[OnnxRuntimeEngine]
+) -> None:
+    save_for(bundle, "tensorrt")
+    with PoseRuntime.load(bundle, "tensorrt") as runtime, PoseRuntime.load(bundle, threads=1) as cpu:
+        assert cuda.names.count("launch") == 1
+        assert [engine.kept for engine in doubled_engines] == [1, 1, 1]
+        before = len(cuda.log)
+        assert_same(runtime.estimate(*people_of(cpu, 2)), cpu.estimate(*people_of(cpu, 2)))
+        assert cuda.names[before:].count("launch") == 1, "the first frame is a replay"
+        assert "step" not in cuda.names[before:]
+
+
+@pytest.mark.parametrize("role", ENGINE_ROLES)
+def test_what_fails_in_the_first_frame_gives_everything_back(
+    bundle: Bundle, cuda: RecordingCuda, doubled_engines: list[OnnxRuntimeEngine], monkeypatch: pytest.MonkeyPatch, role: str
+) -> None:
+    save_for(bundle, "tensorrt")
+    real = OnnxRuntimeEngine.enqueue
+
+    def refuse(engine: OnnxRuntimeEngine, stream: int) -> None:
+        if engine.name == role:
+            raise EngineError(f"the {role} engine did not run")
+        real(engine, stream)
+
+    monkeypatch.setattr(OnnxRuntimeEngine, "enqueue", refuse)
+    with pytest.raises(EngineError, match=f"the {role} engine did not run"):
+        PoseRuntime.load(bundle, "tensorrt")
+    assert (cuda.alive, cuda.closed) == ({}, 1)
+    assert [engine.closed for engine in doubled_engines] == [1, 1, 1]
+
+
+def test_auto_takes_the_cpu_where_an_engine_is_refused_and_warns(
+    bundle: Bundle,
+    cuda: RecordingCuda,
+    doubled_engines: list[OnnxRuntimeEngine],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    save_for(bundle, "rtx")
+
+    def refusing(*_: Any) -> Any:
+        raise EngineError("the engine cannot run on this GPU")
+
+    monkeypatch.setattr(tensorrt_backend, "TensorRTEngine", refusing)
+    with PoseRuntime.load(bundle, "auto") as runtime:
+        assert runtime.describe()["backend"] == "onnxruntime"
+    [record] = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert record.getMessage() == "running on the CPU: the engine cannot run on this GPU"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import weakref
-from enum import Enum
+from enum import Enum, IntEnum
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +14,8 @@ import pytest
 import diffpose_edge.extras
 from diffpose_edge.errors import EngineError, MissingPackage
 from diffpose_edge.runtime import tensorrt_engine
-from diffpose_edge.runtime.tensorrt_engine import TensorRTEngine, logger_of, tensorrt_module
+from diffpose_edge.runtime.tensorrt_engine import TensorRTEngine, tensorrt_module
+from diffpose_edge.runtime.tensorrt_messages import logger_of
 
 IO = ({"x": (6, 17, 5), "timestep": (1,)}, {"x_next": (6, 17, 5)})
 
@@ -200,29 +202,116 @@ def test_a_context_goes_before_its_engine_and_an_engine_before_its_runtime() -> 
     assert order == ["context", "engine", "runtime"]
 
 
+# --- kernels that TensorRT-RTX compiles where it runs ---
+
+
+class Cache:
+    """A runtime cache: what it was given to read, and what it has compiled."""
+
+    def __init__(self) -> None:
+        self.read: bytes | None = None
+        self.compiled = b"kernels of step"
+
+    def deserialize(self, content: bytes) -> bool:
+        self.read = content
+        return True
+
+    def serialize(self) -> bytes:
+        return self.compiled
+
+
+class RTX(TensorRT):
+    """The module with a runtime cache, as TensorRT-RTX has one."""
+
+    __name__, IRuntimeCache = "tensorrt_rtx", Cache
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.caches: list[Cache] = []
+
+    def _deserialised(self, runtime: Any) -> Any:
+        real = super()._deserialised(runtime)
+
+        def deserialise(plan: bytes) -> Any:
+            engine = real(plan)
+            config = SimpleNamespace(create_runtime_cache=Cache, set_runtime_cache=self.caches.append)
+            engine.create_runtime_config = lambda: config
+            engine.create_execution_context = lambda given: engine.context(engine) if given is config else None
+            return engine
+
+        return deserialise
+
+
+def test_compiled_kernels_are_kept_for_the_next_load(tmp_path: Path) -> None:
+    kernels = tmp_path / "step.fp16.sm120.kernels"
+    first = RTX()
+    engine = TensorRTEngine(first, b"plan", "step", IO, kernels)
+    assert first.caches[0].read is None
+    engine.keep_kernels()
+    assert kernels.read_bytes() == b"kernels of step"
+    second = RTX()
+    engine = TensorRTEngine(second, b"plan", "step", IO, kernels)
+    assert second.caches[0].read == b"kernels of step"
+    written = kernels.stat().st_mtime_ns
+    engine.keep_kernels()
+    assert kernels.stat().st_mtime_ns == written, "nothing new was compiled"
+    second.caches[0].compiled += b", more"
+    engine.keep_kernels()
+    assert kernels.read_bytes() == b"kernels of step, more"
+    assert [path.name for path in tmp_path.iterdir()] == [kernels.name]
+
+
+def test_where_kernels_cannot_be_kept_it_is_said_and_the_engine_runs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, tensorrt_engine.log.name)
+    engine = TensorRTEngine(RTX(), b"plan", "step", IO, tmp_path / "no folder" / "step.kernels")
+    engine.keep_kernels()
+    assert "compiled again at the next load: cannot write" in caplog.text
+    engine.enqueue(7)
+
+
+def test_tensorrt_proper_has_no_kernels_to_keep(tmp_path: Path) -> None:
+    engine = TensorRTEngine(TensorRT(), b"plan", "step", IO, tmp_path / "step.kernels")
+    engine.keep_kernels()
+    assert not list(tmp_path.iterdir())
+
+
 # --- what TensorRT says ---
 
 
-def test_messages_go_to_pythons_logging_by_their_severity(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.DEBUG, tensorrt_engine.log.name)
-    logger = logger_of(TensorRT())
-    for severity in Severity:
-        logger.log(severity, f"100% {severity.name}")
-    assert [(r.levelname, r.getMessage()) for r in caplog.records] == [
-        ("ERROR", "100% INTERNAL_ERROR"),
-        ("ERROR", "100% ERROR"),
-        ("WARNING", "100% WARNING"),
-        ("DEBUG", "100% INFO"),
-        ("DEBUG", "100% VERBOSE"),
-    ]
-    assert list(logger.errors) == ["100% INTERNAL_ERROR", "100% ERROR"]
+def test_an_error_quotes_the_last_few_messages_of_its_own_time() -> None:
+    trt = TensorRT(None)
+    logger_of(trt).log(Severity.ERROR, "of yesterday")
+    real = trt._deserialised
+
+    def talkative(runtime: Any) -> Any:
+        for i in range(100):
+            runtime.logger.log(Severity.ERROR, f"error {i}")
+        return real(runtime)
+
+    trt._deserialised = talkative  # type: ignore[method-assign]
+    with pytest.raises(EngineError) as caught:
+        engine_of(trt)
+    assert str(caught.value).endswith("that this TensorRT takes: error 96; error 97; error 98; error 99; magic tag does not match")
 
 
-def test_an_error_quotes_the_last_few_and_not_all_since_yesterday() -> None:
-    logger = logger_of(TensorRT())
-    for i in range(100):
-        logger.log(Severity.ERROR, str(i))
-    assert list(logger.errors) == ["95", "96", "97", "98", "99"]
+def test_tensorrt_rtx_says_why_a_plan_does_not_fit() -> None:
+    class Flags(IntEnum):
+        VERSION_MISMATCH = 1
+        UNSUPPORTED_CC = 2
+        OLD_CUDA_DRIVER = 4
+
+    trt: Any = TensorRT(None)
+    trt.EngineInvalidityDiagnostics = Flags
+    real = trt.Runtime
+
+    def runtime(logger: Any) -> Any:
+        made = real(logger)
+        made.get_engine_validity = lambda plan: (None, 6)
+        return made
+
+    trt.Runtime = runtime
+    with pytest.raises(EngineError, match=r"magic tag does not match; unsupported cc; old cuda driver$"):
+        engine_of(trt)
 
 
 # --- the module ---

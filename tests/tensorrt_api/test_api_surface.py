@@ -15,7 +15,7 @@ from .touched import Touch, touched
 ROOT = Path(__file__).parents[2]
 
 # The modules that use TensorRT. A new one belongs here.
-MODULES = ("export/engine_build.py", "runtime/tensorrt_engine.py")
+MODULES = ("export/engine_build.py", "runtime/tensorrt_engine.py", "runtime/tensorrt_messages.py")
 
 pytestmark = pytest.mark.skipif(
     not (sys.platform == "linux" and platform.machine() == "x86_64"), reason="the bindings that are installed here are for x86-64"
