@@ -17,7 +17,7 @@ demo: $(VENV)/demo.ready
 test: $(VENV)/test.ready
 	$(BIN)/python -m pytest -m "not gpu" -n 2 --dist worksteal
 
-# On a machine with an NVIDIA GPU; a test that finds none fails.
+# On a PC with an NVIDIA GPU; a test that finds none fails. On a Jetson and on a bare machine: benchmarks/gpu.sh.
 test-gpu: $(VENV)/test.ready
 	DIFFPOSE_REQUIRE_GPU=1 $(BIN)/python -m pytest -m gpu tests/gpu
 

@@ -2,7 +2,8 @@
 
 Run: ``python -m diffpose_edge.benchmarks.gpu_latency --out result.json``. The pairs that ship, random draws from one seed. The
 candidates take turns within one process, round by round, so that a drift of clocks touches all alike; what counts are
-the ratios within a round. A candidate that this machine refuses is reported with the refusal, and the others go on.
+the ratios within a round. A candidate that this machine refuses, or that fails on the way, is reported with the reason, and the
+others go on. The result is written after each N and K: whatever stops a run leaves what it has measured.
 """
 
 from __future__ import annotations
@@ -11,36 +12,69 @@ import json
 import platform
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from time import perf_counter
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 import typer
 
 from diffpose_edge.atomic import atomic_file
-from diffpose_edge.benchmarks.step_latency import processor
+from diffpose_edge.benchmarks.engine_probe import refusals
+from diffpose_edge.benchmarks.processor import processor
+from diffpose_edge.benchmarks.shipped_bundles import shipped_bundle
 from diffpose_edge.bundle import Bundle
-from diffpose_edge.calibration.calibrate import apply_calibration, calibrated
-from diffpose_edge.cli.terminal import err, out
-from diffpose_edge.clips import calibration_keypoints, street_walk, trained_pair
+from diffpose_edge.cli.terminal import err, say
+from diffpose_edge.clips import street_walk
 from diffpose_edge.engines import FLAVOURS, PRECISIONS
 from diffpose_edge.errors import DiffPoseEdgeError
-from diffpose_edge.export import export_bundle
 from diffpose_edge.export.bundle_engines import build_engines
 from diffpose_edge.extras import is_installed
 from diffpose_edge.runtime import PoseRuntime
+from diffpose_edge.runtime.cuda import open_cuda
 from diffpose_edge.runtime.tensorrt_backend import tensorrt_backend
 from diffpose_edge.schedule import trailing_timesteps
 
 WARM_UP = 20
-PACKAGES = ("torch", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt_rtx_cu13", "cuda-bindings", "numpy", "diffpose-edge")
+PACKAGES = ("torch", "triton", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt_rtx_cu13", "cuda-bindings", "numpy", "diffpose-edge")
+# K by N. All K of one N share a bundle and what was loaded of it. 50 comes before 5: nothing is compiled for it, which is what
+# takes longest, so that first figures are there early.
+CONFIGURATIONS: Mapping[int, tuple[int, ...]] = {5: (50, 5), 1: (5,), 20: (5,)}
+# torch.compile unrolls the loop: more steps than these would be compiled for minutes.
+MOST_COMPILED_STEPS = 5
+BASE = "onnxruntime cpu fp32"
 # Runs once: returns the seconds of the whole estimate.
 Candidate = Callable[[], float]
+T = TypeVar("T")
+
+
+def attempt(name: str, refused: dict[str, str], make: Callable[[], T]) -> T | None:
+    """Return what ``make`` gives, or None when it fails: ``refused`` then has the reason under ``name``."""
+    try:
+        return make()
+    except DiffPoseEdgeError as reason:
+        refused[name] = str(reason)
+    except Exception as reason:
+        # ONNX Runtime's, PyTorch's and its compiler's errors have no base of their own. Each is reported with its text.
+        refused[name] = f"{type(reason).__name__}: {reason}"
+    return None
+
+
+def taking_turns(candidates: Mapping[str, Candidate], rounds: int, refused: dict[str, str]) -> dict[str, list[float]]:
+    """Return milliseconds of every candidate, one for each round. One that fails on the way is left out, and told in ``refused``."""
+    times: dict[str, list[float]] = {name: [] for name in candidates}
+    for index in range(WARM_UP + rounds):
+        for name in tuple(times):
+            seconds = attempt(name, refused, candidates[name])
+            if seconds is None:
+                del times[name]
+            elif index >= WARM_UP:
+                times[name].append(1000 * seconds)
+    return times
 
 
 def estimate_of(runtime: PoseRuntime, keypoints: Any, steps: tuple[int, ...]) -> Candidate:
@@ -55,20 +89,23 @@ def estimate_of(runtime: PoseRuntime, keypoints: Any, steps: tuple[int, ...]) ->
 
 
 def runtimes(bundle: Bundle, stack: ExitStack, refused: dict[str, str]) -> dict[str, PoseRuntime]:
-    """Return every backend and precision that runs here, by name; ``refused`` gains the others with the reason."""
+    """Return every backend and precision that runs here, by name; ``refused`` gains the others with the reason.
+
+    A flavour of TensorRT that it has already is not tried.
+    """
     found: dict[str, PoseRuntime] = {}
 
     def tried(name: str, load: Callable[[], PoseRuntime]) -> None:
-        try:
-            found[name] = stack.enter_context(load())
-        except DiffPoseEdgeError as err:
-            refused[name] = str(err)
+        runtime = attempt(name, refused, load)
+        if runtime is not None:
+            found[name] = stack.enter_context(runtime)
 
-    tried("onnxruntime cpu fp32", lambda: PoseRuntime.load(bundle, threads=1))
+    tried(BASE, lambda: PoseRuntime.load(bundle, threads=1))
     tried("onnxruntime-cuda fp32", lambda: PoseRuntime.load(bundle, "onnxruntime-cuda"))
     for flavour, (module, _) in FLAVOURS.items():
         if not is_installed(module):
             refused[flavour] = "not installed"
+        if flavour in refused:
             continue
         for precision in PRECISIONS:
 
@@ -82,18 +119,25 @@ def runtimes(bundle: Bundle, stack: ExitStack, refused: dict[str, str]) -> dict[
 
 
 def torch_steps(bundle: Bundle, pair: str, steps: tuple[int, ...], refused: dict[str, str]) -> dict[str, Candidate]:
-    """Return the K denoiser steps in PyTorch on the GPU: eager, compiled, and captured by hand. The encoder is not in them."""
-    try:
-        import torch
-    except ImportError as absent:
-        refused["pytorch"] = str(absent)
+    """Return the K denoiser steps in PyTorch on the GPU: eager, captured by hand, and compiled. The encoder is not in them."""
+    torch = attempt("pytorch", refused, torch_with_cuda)
+    if torch is None:
         return {}
-    if not torch.cuda.is_available():
-        refused["pytorch"] = "this PyTorch has no CUDA"
-        return {}
-    from diffpose_edge.benchmarks.torch_loop import torch_loop
+    from diffpose_edge.benchmarks.torch_loop import captured, compiled, torch_loop
 
-    loop, x = torch_loop(bundle, pair, steps)
+    made = attempt("pytorch", refused, lambda: torch_loop(pair, bundle.manifest.shape.state[0], steps))
+    if made is None:
+        return {}
+    loop, x = made
+    ways: dict[str, Callable[[], Callable[[], Any]]] = {
+        "pytorch eager, steps alone": lambda: lambda: loop(x),
+        "pytorch cuda graph, steps alone": lambda: captured(loop, x),
+    }
+    name = "torch.compile reduce-overhead, steps alone"
+    if len(steps) <= MOST_COMPILED_STEPS:
+        ways[name] = lambda: compiled(loop, x)
+    else:
+        refused[name] = f"not compiled for more than {MOST_COMPILED_STEPS} steps: it takes minutes"
 
     def timed(run: Callable[[], Any]) -> Candidate:
         def candidate() -> float:
@@ -104,80 +148,77 @@ def torch_steps(bundle: Bundle, pair: str, steps: tuple[int, ...], refused: dict
 
         return candidate
 
-    candidates: dict[str, Candidate] = {"pytorch eager, steps alone": timed(lambda: loop(x))}
-    try:
-        side = torch.cuda.Stream()
-        with torch.cuda.stream(side), torch.inference_mode():
-            loop(x)
-        torch.cuda.synchronize()
-        graph = torch.cuda.CUDAGraph()
-        with torch.inference_mode(), torch.cuda.graph(graph):
-            loop(x)
-        candidates["pytorch cuda graph, steps alone"] = timed(graph.replay)
-    except RuntimeError as err_:
-        refused["pytorch cuda graph"] = str(err_)[:500]
-    try:
-        compiled = torch.compile(loop, mode="reduce-overhead")
-        for _ in range(3):
-            compiled(x)
-        candidates["torch.compile reduce-overhead, steps alone"] = timed(lambda: compiled(x))
-    except Exception as err_:  # whatever the compiler lacks on this machine: a C compiler, Triton
-        refused["torch.compile"] = f"{type(err_).__name__}: {err_}"[:500]
-    return candidates
+    runs = {name: attempt(name, refused, way) for name, way in ways.items()}
+    return {name: timed(run) for name, run in runs.items() if run is not None}
 
 
-def measure(pair: str, N: int, K: int, rounds: int, folder: Path) -> dict[str, Any]:
-    """Return milliseconds of every candidate for one person, N samples and K steps, and the device's own times."""
-    bundle = export_bundle(*trained_pair(pair), folder / f"{pair}-{N}", samples=N).bundle
-    bundle = apply_calibration(bundle, calibrated(bundle, calibration_keypoints(), schedules=(bundle.manifest.timesteps,), frames=27))
+def torch_with_cuda() -> Any:
+    """Return PyTorch. Raises DiffPoseEdgeError when it sees no GPU, ImportError when it is missing."""
+    import torch
+
+    if not torch.cuda.is_available():
+        raise DiffPoseEdgeError(f"PyTorch {torch.__version__} sees no GPU here")
+    return torch
+
+
+def measured(pair: str, N: int, all_K: tuple[int, ...], rounds: int, folder: Path, untaken: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    """Yield for each K the milliseconds of every candidate, for one person and N samples, and the device's own times.
+
+    ``folder`` has the bundles, or gets them; ``untaken``: flavours of TensorRT whose engines the GPU refuses, with the reason.
+    """
+    unmade: dict[str, str] = {}
+    bundle = attempt("bundle", unmade, lambda: shipped_bundle(pair, N, folder))
+    if bundle is None:
+        yield {"pair": pair, "N": N, "K": list(all_K), "ms": {}, "refused": unmade}
+        return
     F, clip = bundle.manifest.shape.F, street_walk().keypoints
     first = int(np.flatnonzero(clip.confidence.min(axis=1) > 0)[0])
     seen = np.concatenate([clip.uv, clip.confidence[..., None]], axis=-1)
     keypoints = seen[first] if F == 1 else seen[None, first : first + F]
-    steps = trailing_timesteps(bundle.manifest.T, K)
-    refused: dict[str, str] = {}
     with ExitStack() as stack:
-        loaded = runtimes(bundle, stack, refused)
-        candidates = {name: estimate_of(runtime, keypoints, steps) for name, runtime in loaded.items()}
-        candidates |= torch_steps(bundle, pair, steps, refused)
-        times: dict[str, list[float]] = {name: [] for name in candidates}
-        for index in range(WARM_UP + rounds):
-            for name, candidate in candidates.items():
-                seconds = candidate()
-                if index >= WARM_UP:
-                    times[name].append(1000 * seconds)
-    result = {
-        "pair": pair,
-        "N": N,
-        "K": K,
-        "rounds": rounds,
+        unloaded = dict(untaken)
+        loaded = runtimes(bundle, stack, unloaded)
+        for K in all_K:
+            refused, steps = dict(unloaded), trailing_timesteps(bundle.manifest.T, K)
+            candidates = {name: estimate_of(runtime, keypoints, steps) for name, runtime in loaded.items()}
+            candidates |= torch_steps(bundle, pair, steps, refused)
+            times = taking_turns(candidates, rounds, refused)
+            on_device = device_times(bundle, loaded, keypoints, steps, rounds, refused)
+            yield {"pair": pair, "N": N, "K": K, "rounds": rounds, **summary(times, K), "on_device": on_device, "refused": refused}
+
+
+def summary(times: Mapping[str, list[float]], K: int) -> dict[str, Any]:
+    """Return percentiles of each candidate, its median for each of K steps, and the median of its ratios to ONNX Runtime's CPU."""
+    found: dict[str, Any] = {
         "ms": {name: percentiles(values) for name, values in times.items()},
         "ms_per_step": {name: round(float(np.median(values)) / K, 5) for name, values in times.items()},
-        "on_device": device_times(bundle, keypoints, steps, rounds),
-        "refused": refused,
     }
-    base = np.array(times["onnxruntime cpu fp32"])
-    ratios = {name: float(np.median(base / np.array(values))) for name, values in times.items()}
-    result["times_faster_than_onnxruntime_cpu"] = {name: round(ratio, 3) for name, ratio in ratios.items()}
-    return result
+    if BASE in times:
+        ratios = {name: float(np.median(np.array(times[BASE]) / np.array(values))) for name, values in times.items()}
+        found["times_faster_than_onnxruntime_cpu"] = {name: round(ratio, 3) for name, ratio in ratios.items()}
+    return found
 
 
-def device_times(bundle: Bundle, keypoints: Any, steps: tuple[int, ...], rounds: int) -> dict[str, Any]:
-    """Return what the GPU itself says that encoder, steps and the rest take, in ms, by flavour and precision."""
+def device_times(
+    bundle: Bundle, loaded: Mapping[str, PoseRuntime], keypoints: Any, steps: tuple[int, ...], rounds: int, refused: dict[str, str]
+) -> dict[str, Any]:
+    """Return what the GPU itself says that encoder, steps and the rest take, in ms, for each of the engines that were ``loaded``."""
     found: dict[str, Any] = {}
-    for flavour, (module, _) in FLAVOURS.items():
-        for precision in PRECISIONS if is_installed(module) else ():
-            try:
+    for flavour in FLAVOURS:
+        for precision in PRECISIONS:
+
+            def timings(flavour: str = flavour, precision: str = precision) -> list[Any]:
                 with PoseRuntime(bundle, tensorrt_backend(bundle, precision, flavour=flavour, timed=True)) as runtime:
-                    timings = [runtime.estimate(keypoints, seed=0, timesteps=steps).timings for _ in range(WARM_UP + rounds)][WARM_UP:]
-            except DiffPoseEdgeError as refused:
-                found[f"{flavour} {precision}"] = {"refused": str(refused)}
-                continue
-            found[f"{flavour} {precision}"] = {
-                "context": percentiles([1000 * t.context for t in timings]),
-                "step": percentiles(list(1000 * np.concatenate([t.steps for t in timings]))),
-                "copies_and_start": percentiles([1000 * t.copies for t in timings]),
-            }
+                    return [runtime.estimate(keypoints, seed=0, timesteps=steps).timings for _ in range(WARM_UP + rounds)][WARM_UP:]
+
+            name = f"{flavour} {precision}"
+            told = attempt(f"{name}, timed", refused, timings) if name in loaded else None
+            if told is not None:
+                found[name] = {
+                    "context": percentiles([1000 * t.context for t in told]),
+                    "step": percentiles(list(1000 * np.concatenate([t.steps for t in told]))),
+                    "copies_and_start": percentiles([1000 * t.copies for t in told]),
+                }
     return found
 
 
@@ -210,26 +251,65 @@ def _version_of(name: str) -> str | None:
         return None
 
 
+def gpu_missing() -> str | None:
+    """Return why nothing here runs on a GPU, or None: neither our own CUDA layer finds one, nor PyTorch."""
+    try:
+        open_cuda().close()
+        return None
+    except DiffPoseEdgeError as reason:
+        return None if attempt("pytorch", {}, torch_with_cuda) else str(reason)
+
+
+def untaken_flavours() -> dict[str, str]:
+    """Return each TensorRT whose engines this GPU refuses, with its words: then none is built for every N and precision."""
+    found: Mapping[str, str | None] = attempt("engines", {}, refusals) or {}
+    return {flavour: refusal for flavour, refusal in found.items() if refusal is not None}
+
+
 def main(
-    out_path: Annotated[Path | None, typer.Option("--out", help="Write the result as JSON to this file.")] = None,
+    out_path: Annotated[
+        Path | None, typer.Option("--out", help="Write the result as JSON to this file, and again after each N and K.")
+    ] = None,
     rounds: Annotated[int, typer.Option(help="Rounds that count.", min=5)] = 200,
     pair: Annotated[list[str] | None, typer.Option(help="A pair that ships: frame or video; may be given twice.")] = None,
+    bundles: Annotated[Path | None, typer.Option(help="Take bundles from this folder, and keep there those that it lacks.")] = None,
 ) -> None:
-    """Measure the latency of estimates on this machine's GPU, for N = 1, 5, 20 and K = 5, 50."""
-    results = []
+    """Measure the latency of estimates on this machine's GPU, for N = 1, 5, 20 with K = 5, and N = 5 with K = 50."""
+    missing = gpu_missing()
+    if missing is not None:
+        err.print(f"there is no GPU to measure: {missing}", markup=False, soft_wrap=True)
+        raise typer.Exit(1)
+    results: list[dict[str, Any]] = []
+    report = {"benchmark": "gpu_latency", **machine(), "complete": False, "results": results}
+    untaken = untaken_flavours()
     with tempfile.TemporaryDirectory() as folder:
         for name in pair or ("frame", "video"):
-            for N, K in ((5, 5), (1, 5), (20, 5), (5, 50)):
-                err.print(f"{name}: N={N} K={K}")
-                own = Path(folder) / f"{N}-{K}"
-                own.mkdir(exist_ok=True)
-                results.append(measure(name, N, K, rounds, own))
-                for candidate, values in results[-1]["ms"].items():
-                    out.print(f"{name} N={N} K={K} {candidate}: {values['p50']:.3f} ms p50, {values['p99']:.3f} p99")
-    report = {"benchmark": "gpu_latency", **machine(), "results": results}
-    if out_path is not None:
-        with atomic_file(out_path) as temporary:
+            for N, all_K in CONFIGURATIONS.items():
+                err.print(f"{name}: N={N} K={all_K}")
+                for result in measured(name, N, all_K, rounds, bundles or Path(folder), untaken):
+                    results.append(result)
+                    save(report, out_path)
+                    tell(result)
+    report["complete"] = True
+    save(report, out_path)
+    if not all(result["ms"] for result in results):
+        raise typer.Exit(1)
+
+
+def save(report: Mapping[str, Any], path: Path | None) -> None:
+    """Write the report, whole or not at all."""
+    if path is not None:
+        with atomic_file(path) as temporary:
             temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+def tell(result: Mapping[str, Any]) -> None:
+    """Print a line for each candidate."""
+    of = f"{result['pair']} N={result['N']} K={result['K']}"
+    for candidate, values in result["ms"].items():
+        say(f"{of} {candidate}: {values['p50']:.3f} ms p50, {values['p99']:.3f} p99")
+    for candidate, reason in result["refused"].items():
+        say(f"{of} {candidate}: refused: {reason}")
 
 
 if __name__ == "__main__":

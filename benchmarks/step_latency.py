@@ -25,6 +25,7 @@ import typer
 from rich.progress import track
 
 from diffpose_edge.atomic import atomic_file
+from diffpose_edge.benchmarks.processor import processor
 from diffpose_edge.cli.terminal import err, out
 from diffpose_edge.clips import street_walk
 from diffpose_edge.export import export_bundle
@@ -33,15 +34,6 @@ from diffpose_edge.reference.random_weights import write_random_pair
 from diffpose_edge.runtime import PoseRuntime
 
 WARM_UP = 3
-
-
-def processor() -> str:
-    """Return the processor's name as the system gives it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or "unknown"
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor() or "unknown")
 
 
 IMPORTS = "import diffpose_edge.runtime, onnxruntime"

@@ -9,6 +9,8 @@ from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
 
+import onnxruntime
+
 import diffpose_edge
 from diffpose_edge.bundle import Bundle, check_target, save_bundle, sha256_of
 from diffpose_edge.comparison import Comparison
@@ -75,7 +77,8 @@ def export_bundle(
             "versions": {
                 "diffpose-edge": diffpose_edge.__version__,
                 "python": platform.python_version(),
-                **{name: version(name) for name in ("torch", "onnx", "onnxruntime", "onnxscript", "numpy")},
+                **{name: version(name) for name in ("torch", "onnx", "onnxscript", "numpy")},
+                "onnxruntime": onnxruntime.__version__,  # the package may be another that has it, onnxruntime-gpu
             },
         },
         verification={

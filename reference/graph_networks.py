@@ -43,7 +43,7 @@ class Denoiser(nn.Module):
         A conditioned network also takes ``feature`` (B, 17, C') and ``start`` (B, 17, 10), see
         :func:`diffpose_edge.distribution.start_channels`.
         """
-        steps = t if isinstance(t, Tensor) else torch.full((x.shape[0],), t)
+        steps = t if isinstance(t, Tensor) else torch.full((x.shape[0],), t, device=x.device)
         temb = self.temb(steps)
         h = self.gconv_input(x)
         if self.condition_width:

@@ -173,7 +173,7 @@ class StepEmbedding(nn.Module):
     def sinusoid(self, t: Tensor) -> Tensor:
         """[sin(t f), cos(t f)] with f_i = exp(-ln(10000) i / (C/2 - 1)); t (B,) gives (B, C)."""
         half = self.c // 2
-        f = torch.exp(torch.arange(half, dtype=torch.float32) * -(math.log(10000.0) / (half - 1)))
+        f = torch.exp(torch.arange(half, dtype=torch.float32, device=t.device) * -(math.log(10000.0) / (half - 1)))
         angle = t.to(torch.float32)[:, None] * f[None, :]
         return torch.cat([angle.sin(), angle.cos()], dim=1)
 

@@ -7,16 +7,21 @@ import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
-import hypothesis
 import numpy as np
 import pytest
+
+try:
+    import hypothesis
+except ImportError:  # the GPU suite, which needs none, also runs where little is installed
+    hypothesis = None
 
 DATA = Path(__file__).parent / "data"
 
 # On CI the same examples every time: a change is judged by what it changed. At a desk new ones, to find what is left.
-hypothesis.settings.register_profile("ci", derandomize=True)
-if os.environ.get("CI"):
-    hypothesis.settings.load_profile("ci")
+if hypothesis is not None:
+    hypothesis.settings.register_profile("ci", derandomize=True)
+    if os.environ.get("CI"):
+        hypothesis.settings.load_profile("ci")
 
 
 @pytest.fixture(scope="session")

@@ -11,23 +11,33 @@ import pytest
 from diffpose_edge.bundle import Bundle
 from diffpose_edge.clips import street_walk, trained_pair
 from diffpose_edge.comparison import added_error
-from diffpose_edge.export.bundle_engines import proof_frames, prove_engines
 from diffpose_edge.runtime import PoseRuntime
 from diffpose_edge.runtime.cuda import open_cuda
 from diffpose_edge.runtime.tensorrt_backend import tensorrt_backend
 from diffpose_edge.schedule import trailing_timesteps
-from diffpose_edge.tolerances import FP16_POSE_MEAN_MM, FP16_POSE_WORST_MM, FP32_POSE_MM
+from diffpose_edge.tolerances import FP16_POSE_MEAN_MM, FP16_POSE_WORST_MM, FP32_POSE_MM, INT8_POSE_MEAN_MM
+
+pytest.importorskip("onnx")  # engines are made of its graphs
+from diffpose_edge.export.bundle_engines import proof_frames, prove_engines
 
 PAIRS = ("frame", "video")
 # What a GPU may differ by from the graph as ONNX Runtime computes it, mean of all joints in mm. FP32 without TF32: another
-# order of summation. FP16 and INT8: ONNX Runtime rounds constants alone, a GPU every value (docs/precision.md).
-MEAN_MM = {"fp32": FP32_POSE_MM, "fp16": FP16_POSE_MEAN_MM, "int8": 2 * FP16_POSE_MEAN_MM}
+# order of summation. FP16: ONNX Runtime rounds constants alone, a GPU every value (docs/precision.md). INT8: what is not
+# quantised is FP16 there and moves values across borders between integers, so that it may differ by as much as INT8 itself errs.
+MEAN_MM = {"fp32": FP32_POSE_MM, "fp16": FP16_POSE_MEAN_MM, "int8": INT8_POSE_MEAN_MM}
+
+
+@pytest.fixture
+def engines(request: pytest.FixtureRequest, pair: str) -> Bundle:
+    """The engines of one pair: a test of frames alone does not wait for video's."""
+    bundle: Bundle = request.getfixturevalue(f"{pair}_engines")
+    return bundle
 
 
 @pytest.mark.parametrize("precision", MEAN_MM)
 @pytest.mark.parametrize("pair", PAIRS)
-def test_engines_agree_with_their_graphs(engines: dict[str, Bundle], flavour: str, pair: str, precision: str) -> None:
-    record = prove_engines(engines[pair], precision, flavour)
+def test_engines_agree_with_their_graphs(engines: Bundle, flavour: str, pair: str, precision: str) -> None:
+    record = prove_engines(engines, precision, flavour)
     print(f"{pair} {precision} {flavour}: {record}")
     assert record["mean_mm"] <= MEAN_MM[precision]
     if precision == "fp16":
@@ -37,11 +47,12 @@ def test_engines_agree_with_their_graphs(engines: dict[str, Bundle], flavour: st
 
 
 @pytest.mark.parametrize("pair", PAIRS)
-def test_fp32_engines_agree_with_pytorch_at_every_step(engines: dict[str, Bundle], flavour: str, pair: str) -> None:
+def test_fp32_engines_agree_with_pytorch_at_every_step(engines: Bundle, flavour: str, pair: str) -> None:
+    pytest.importorskip("torch")
     from diffpose_edge.export.bundle_export import load_pair
     from diffpose_edge.export.reference_run import expected_run
 
-    bundle = engines[pair]
+    bundle = engines
     manifest, clip = bundle.manifest, proof_frames(bundle)
     steps = trailing_timesteps(manifest.T, 50)
     expected = expected_run(load_pair(*trained_pair(pair)), clip, steps, manifest.shape, 0)
@@ -49,13 +60,14 @@ def test_fp32_engines_agree_with_pytorch_at_every_step(engines: dict[str, Bundle
         found = list(runtime.estimate_clip(clip, 0, timesteps=steps, trace=True))
     states = np.concatenate([e.trajectory for e in found if e.trajectory is not None], axis=1)
     added = added_error(np.concatenate([e.joints for e in found]), expected.joints, states, expected.trajectory)
+    print(f"{pair} fp32 {flavour}, 50 steps: {added}")
     assert added.mean <= FP32_POSE_MM
     assert added.worst <= 10 * FP32_POSE_MM
 
 
 @pytest.mark.parametrize("precision", MEAN_MM)
-def test_a_replayed_frame_equals_eager_work_bit_for_bit(engines: dict[str, Bundle], flavour: str, precision: str) -> None:
-    bundle = engines["frame"]
+def test_a_replayed_frame_equals_eager_work_bit_for_bit(frame_engines: Bundle, flavour: str, precision: str) -> None:
+    bundle = frame_engines
     uv = street_walk().keypoints.uv[40:44]
     with (
         PoseRuntime(bundle, tensorrt_backend(bundle, precision, flavour=flavour)) as replayed,
@@ -69,8 +81,8 @@ def test_a_replayed_frame_equals_eager_work_bit_for_bit(engines: dict[str, Bundl
         assert not eager.describe()["one_launch"]
 
 
-def test_steps_are_timed_on_the_device(engines: dict[str, Bundle], flavour: str) -> None:
-    bundle = engines["frame"]
+def test_steps_are_timed_on_the_device(frame_engines: Bundle, flavour: str) -> None:
+    bundle = frame_engines
     uv = street_walk().keypoints.uv[40]
     with PoseRuntime(bundle, tensorrt_backend(bundle, "fp16", flavour=flavour, timed=True)) as runtime:
         for _ in range(20):
@@ -81,8 +93,8 @@ def test_steps_are_timed_on_the_device(engines: dict[str, Bundle], flavour: str)
     assert timings.steps.sum() + timings.context + timings.copies < timings.total
 
 
-def test_ten_thousand_frames_leave_memory_as_it_was(engines: dict[str, Bundle], flavour: str) -> None:
-    bundle = engines["frame"]
+def test_ten_thousand_frames_leave_memory_as_it_was(frame_engines: Bundle, flavour: str) -> None:
+    bundle = frame_engines
     clip = street_walk().keypoints
     uv = clip.uv[(clip.confidence > 0).all(axis=-1)]
     cuda = open_cuda()
@@ -93,14 +105,17 @@ def test_ten_thousand_frames_leave_memory_as_it_was(engines: dict[str, Bundle], 
         for i in range(10_000):
             estimate = runtime.estimate(uv[i % len(uv)], seed=i)
         assert np.isfinite(estimate.joints).all()
-        assert cuda.memory()[0] >= free - 2**20
-        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss <= resident + 16 * 1024
+        taken, grown = free - cuda.memory()[0], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - resident
+        print(f"10,000 frames took {taken} bytes of the device and {grown} KiB of the host")
+        # Where the GPU shares the host's memory, what is free is so to the whole system: others take and give meanwhile.
+        assert taken <= (64 if cuda.device.integrated else 1) * 2**20
+        assert grown <= 16 * 1024
     cuda.close()
 
 
-def test_two_runtimes_in_two_threads_do_not_disturb_each_other(engines: dict[str, Bundle], flavour: str) -> None:
+def test_two_runtimes_in_two_threads_do_not_disturb_each_other(frame_engines: Bundle, flavour: str) -> None:
     uv = street_walk().keypoints.uv[40:44]
-    bundle = engines["frame"]
+    bundle = frame_engines
     with PoseRuntime(bundle, tensorrt_backend(bundle, "fp16", flavour=flavour)) as alone:
         expected = [alone.estimate(uv, seed=i).samples for i in range(50)]
     failures: list[str] = []
@@ -119,12 +134,12 @@ def test_two_runtimes_in_two_threads_do_not_disturb_each_other(engines: dict[str
     assert not failures
 
 
-def test_torch_at_work_in_the_same_process_changes_nothing(engines: dict[str, Bundle], flavour: str) -> None:
+def test_torch_at_work_in_the_same_process_changes_nothing(frame_engines: Bundle, flavour: str) -> None:
     torch = pytest.importorskip("torch")
     if not torch.cuda.is_available():
         pytest.skip("this PyTorch has no CUDA")
     uv = street_walk().keypoints.uv[40:44]
-    bundle = engines["frame"]
+    bundle = frame_engines
     stop = threading.Event()
 
     def busy() -> None:
