@@ -5,7 +5,22 @@ from __future__ import annotations
 import typer
 
 import diffpose_edge
-from diffpose_edge.cli import build, calibrate, convert, demo, doctor, evaluate, export, inspect, lint, run, sensitivity, train, verify
+from diffpose_edge.cli import (
+    bench,
+    build,
+    calibrate,
+    convert,
+    demo,
+    doctor,
+    evaluate,
+    export,
+    inspect,
+    lint,
+    run,
+    sensitivity,
+    train,
+    verify,
+)
 
 app = typer.Typer(
     name="diffpose-edge",
@@ -40,6 +55,7 @@ app.command("sensitivity")(sensitivity.sensitivity)
 app.command("build")(build.build)
 app.command("verify")(verify.verify)
 app.command("evaluate")(evaluate.evaluate)
+app.add_typer(bench.bench, name="bench")
 app.command("train")(train.train)
 app.command("inspect")(inspect.inspect)
 app.command("lint")(lint.lint)

@@ -17,6 +17,9 @@ from diffpose_edge.errors import CudaError, EngineError
 from diffpose_edge.runtime.start_graph import start_io
 from tests.runtime.cuda_double import RecordingCuda
 
+# polygraphy sets a timing cache, which TensorRT-RTX has no use for.
+pytestmark = pytest.mark.filterwarnings("ignore:.*Timing cache:DeprecationWarning")
+
 
 class Engine:
     """Takes every plan, or refuses where ``refusing`` says so; ``bound`` is what it was given."""

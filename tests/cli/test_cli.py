@@ -20,7 +20,7 @@ import pytest
 from onnx import numpy_helper
 
 import diffpose_edge
-from diffpose_edge.cli import doctor, main
+from diffpose_edge.cli import doctor
 from diffpose_edge.comparison import compare_poses
 from diffpose_edge.extras import is_installed
 from diffpose_edge.jetson import JetsonInfo, jetson_info
@@ -29,23 +29,9 @@ from diffpose_edge.reference.random_weights import write_random_pair
 from diffpose_edge.runtime import PoseRuntime
 from diffpose_edge.tolerances import REFERENCE_ABS, pose_budget_mm
 
-Run = Callable[..., SimpleNamespace]
+from .conftest import Run
+
 DOCUMENTED = {"joints": (17, 3), "context": (17, 3), "samples": (3, 17, 3), "covariance": (17, 3, 3), "observed": (17,)}
-
-
-@pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run the command line; check its exit status; return what it printed."""
-
-    def run(*arguments: object, status: int = 0) -> SimpleNamespace:
-        monkeypatch.setattr(sys, "argv", ["diffpose-edge", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        captured = capsys.readouterr()
-        assert stop.value.code == status, captured.err + captured.out
-        return SimpleNamespace(out=captured.out, err=captured.err)
-
-    return run
 
 
 @pytest.fixture

@@ -45,6 +45,7 @@ def test_every_command_of_the_readme_runs(folder):
         "sensitivity",
         "lint",
         "build",
+        "bench",
         "evaluate",
         "train",
     ]

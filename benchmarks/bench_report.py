@@ -1,0 +1,122 @@
+"""What ``diffpose-edge bench`` writes: every sample, so that two reports can be compared later, and what was measured on."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffpose_edge.atomic import atomic_file
+from diffpose_edge.benchmarks.bench_rounds import Measured, Refused
+from diffpose_edge.benchmarks.processor import processor
+from diffpose_edge.errors import DiffPoseEdgeError
+
+FORMAT = "diffpose-edge-bench"
+FORMAT_VERSION = 1
+PERCENTILES = (50, 90, 95, 99, 100)
+PACKAGES = ("diffpose-edge", "numpy", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt_rtx_cu13", "cuda-bindings", "pycuda")
+GOVERNORS = Path("/sys/devices/system/cpu")
+
+
+def report_of(found: Sequence[Measured], refused: Sequence[Refused]) -> dict[str, Any]:
+    """Return a report as plain values; docs/bench.md has its fields. Times are in milliseconds."""
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "machine": machine(),
+        "rows": [_row(measured) for measured in found],
+        "refused": [{**asdict(r.variant), "reason": r.reason} for r in refused],
+    }
+
+
+def _row(measured: Measured) -> dict[str, Any]:
+    stages = measured.stages
+    each_step = stages["steps"]
+    summary = {name: percentiles(values) for name, values in stages.items() if name != "steps"}
+    summary["step"] = percentiles(each_step)
+    p99, p50 = np.percentile(stages["frame"], [99, 50])
+    return {
+        **asdict(measured.variant),
+        **measured.loaded.as_json(),
+        "rounds": len(stages["frame"]),
+        "ms": summary,
+        "ms_of_step": [percentiles(each_step[:, k]) for k in range(each_step.shape[1])],
+        # p99 / p50: how much longer the slow frames take.
+        "jitter": round(float(p99 / p50), 4),
+        "samples_ms": {name: _listed(values) for name, values in stages.items()},
+    }
+
+
+def _listed(values: NDArray[np.float64]) -> Any:
+    # JSON has no word for NaN.
+    listed = np.round(values, 5).astype(object)
+    listed[~np.isfinite(values)] = None
+    return listed.tolist()
+
+
+def percentiles(values: NDArray[np.float64]) -> dict[str, float | None]:
+    """Return p50, p90, p95, p99 and max; None where a backend does not tell."""
+    known = values[np.isfinite(values)]
+    names = [f"p{p}" if p < 100 else "max" for p in PERCENTILES]
+    return {name: round(float(np.percentile(known, p)), 5) if known.size else None for name, p in zip(names, PERCENTILES, strict=True)}
+
+
+def machine() -> dict[str, Any]:
+    """Return what figures were measured on; what the system does not tell is None."""
+    return {
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "system": platform.platform(),
+        "governor": governor(),
+        "python": platform.python_version(),
+        "versions": {name: found for name in PACKAGES if (found := _version_of(name))},
+        "load_1min": round(os.getloadavg()[0], 2),
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def governor(folder: Path = GOVERNORS) -> str | None:
+    """Return the frequency governors of the cores, "performance" at best: another one makes figures jump."""
+    found = sorted({path.read_text(encoding="utf-8").strip() for path in folder.glob("cpu[0-9]*/cpufreq/scaling_governor")})
+    return ", ".join(found) or None
+
+
+def _version_of(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def save_report(report: dict[str, Any], path: Path) -> None:
+    """Write a report, whole or not at all. Raises OutputError."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def load_report(path: Path) -> dict[str, Any]:
+    """Read a report. Raises DiffPoseEdgeError when it is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["format"] != FORMAT:
+            raise ValueError(f"its format is {content['format']!r}")
+        newer = content["format_version"] > FORMAT_VERSION
+        for row in content["rows"]:
+            if len(row["samples_ms"]["frame"]) != row["rounds"] or not row["rounds"]:
+                raise ValueError("it has another number of samples than of rounds")
+    except OSError as err:
+        raise DiffPoseEdgeError(f"{path} cannot be read: {err.strerror}") from None
+    except (ValueError, TypeError, KeyError, RecursionError) as err:
+        raise DiffPoseEdgeError(f"{path} is not a report of 'diffpose-edge bench' ({err})") from None
+    if newer:
+        raise DiffPoseEdgeError(f"{path} has format version {content['format_version']}, this diffpose-edge reads up to {FORMAT_VERSION}")
+    return dict(content)

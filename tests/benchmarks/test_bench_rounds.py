@@ -1,0 +1,115 @@
+"""The instrument: a runtime that takes a known time is measured right, by turns, in processes that go when it is done."""
+
+from __future__ import annotations
+
+import multiprocessing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from diffpose_edge.benchmarks import bench_rounds
+from diffpose_edge.benchmarks.bench_compare import compared
+from diffpose_edge.benchmarks.bench_report import report_of
+from diffpose_edge.benchmarks.bench_rounds import Measured, measured
+from diffpose_edge.benchmarks.bench_variant import Variant, people_of_clip
+from diffpose_edge.bundle import load_bundle
+from diffpose_edge.errors import DiffPoseEdgeError
+
+from . import sleeping
+
+ROUNDS, K = 12, 3
+
+
+@pytest.fixture(scope="module")
+def found(golden_bundle: Path) -> list[Measured]:
+    """The same bundle twice, with steps as they are and three times as slow."""
+    variants = [Variant(str(golden_bundle), precision=slower, K=K) for slower in ("0", "200")]
+    done: list[int] = []
+    found, refused = measured(variants, ROUNDS, warm_up=2, load=sleeping.load, progress=done.append)
+    assert refused == []
+    assert done == [1] * (ROUNDS + 2)
+    assert multiprocessing.active_children() == []
+    return found
+
+
+def test_known_times_are_measured(found: list[Measured]) -> None:
+    for one, step_s in zip(found, (sleeping.STEP_S, 3 * sleeping.STEP_S), strict=True):
+        stages = one.stages
+        assert stages["steps"].shape == (ROUNDS, K)
+        assert {name: len(values) for name, values in stages.items()} == dict.fromkeys(stages, ROUNDS)
+        # What sleeps cannot take less; on a busy machine the fastest round says what it takes at most.
+        assert (stages["steps"] >= 1000 * step_s).all()
+        assert stages["steps"].min() < 1000 * step_s + 1.0
+        assert (stages["encoder"] >= 1000 * sleeping.ENCODER_S).all()
+        assert stages["encoder"].min() < 1000 * sleeping.ENCODER_S + 1.0
+        parts = stages["encoder"] + stages["steps"].sum(axis=1) + stages["aggregate"]
+        assert (stages["frame"] >= parts).all()
+        assert (stages["frame"] - parts).min() < 3.0
+
+
+def test_the_first_estimate_is_told_apart_from_the_others(found: list[Measured]) -> None:
+    for one in found:
+        assert one.loaded.first_ms >= 1000 * sleeping.FIRST_S
+        assert one.stages["encoder"].min() < 1000 * sleeping.FIRST_S / 2
+        assert one.loaded.load_s > 0
+        assert one.loaded.resident_mb > 20
+
+
+def test_what_was_loaded_is_told(found: list[Measured], golden_bundle: Path) -> None:
+    manifest = load_bundle(golden_bundle).manifest
+    loaded = found[0].loaded
+    assert (loaded.N, loaded.P, loaded.F, len(loaded.timesteps)) == (3, 2, 1, K)
+    assert loaded.described["backend"] == "onnxruntime"
+    assert loaded.timesteps[0] < manifest.T
+
+
+def test_a_regression_that_was_planted_is_found(found: list[Measured]) -> None:
+    """A large one, which is found on a busy machine too; test_bench_compare.py has the small ones, and none."""
+    reports = [report_of([one], []) for one in found]
+    for report in reports:
+        report["rows"][0]["precision"] = "fp32"
+    assert {change.stage: change.verdict for change in compared(*reports).changes}["step"] == "slower"
+    assert {change.stage: change.verdict for change in compared(*reversed(reports)).changes}["step"] == "faster"
+
+
+def test_each_round_begins_with_another_variant(golden_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    real = bench_rounds._answer
+
+    def answer(connection: object, variant: Variant) -> object:
+        asked.append(variant.precision)
+        return real(connection, variant)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(bench_rounds, "_answer", answer)
+    measured([Variant(str(golden_bundle), precision=name, K=1) for name in ("0", "1", "2")], 2, warm_up=1, load=sleeping.load)
+    assert asked == [*"012", *"012", *"120", *"201"]
+
+
+def test_what_is_refused_is_told_and_the_others_go_on(golden_bundle: Path) -> None:
+    variants = [Variant(str(golden_bundle), precision=name, K=1) for name in ("refused", "0")]
+    found, refused = measured(variants, 1, warm_up=0, load=sleeping.load)
+    assert [one.variant.precision for one in found] == ["0"]
+    assert [(r.variant.precision, r.reason) for r in refused] == [("refused", "this machine has none of it")]
+
+
+def test_a_process_that_dies_is_an_error_and_takes_the_others_with_it(golden_bundle: Path) -> None:
+    variants = [Variant(str(golden_bundle), precision=name, K=1) for name in ("0", "dies")]
+    with pytest.raises(DiffPoseEdgeError, match=r"the process that ran golden onnxruntime dies K=1 1 thr\. ended before it answered"):
+        measured(variants, 9, load=sleeping.load)
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize(("rounds", "warm_up"), [(0, 0), (1, -1)])
+def test_numbers_of_rounds_that_mean_nothing(rounds: int, warm_up: int) -> None:
+    with pytest.raises(DiffPoseEdgeError, match="expected one round or more"):
+        measured([], rounds, warm_up=warm_up)
+
+
+@pytest.mark.parametrize("kind", ["golden_bundle", "golden_video_bundle", "conditioned_bundle", "conditioned_video_bundle"])
+def test_what_is_shown_is_real_and_everybody_is_seen(request: pytest.FixtureRequest, kind: str) -> None:
+    manifest = load_bundle(request.getfixturevalue(kind)).manifest
+    people, F = people_of_clip(manifest), manifest.shape.F
+    assert people.shape == ((manifest.shape.P, 17, 3) if F == 1 else (manifest.shape.P, F, 17, 3))
+    assert (people[..., 2] > 0).all()
+    assert len(np.unique(people, axis=0)) == manifest.shape.P
