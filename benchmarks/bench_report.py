@@ -8,7 +8,6 @@ import platform
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +16,13 @@ from numpy.typing import NDArray
 
 from diffpose_edge.atomic import atomic_file
 from diffpose_edge.benchmarks.bench_rounds import Measured, Refused
-from diffpose_edge.benchmarks.processor import processor
+from diffpose_edge.benchmarks.machine import governor, processor, versions
 from diffpose_edge.errors import DiffPoseEdgeError
 
 FORMAT = "diffpose-edge-bench"
 FORMAT_VERSION = 1
 PERCENTILES = (50, 90, 95, 99, 100)
 PACKAGES = ("diffpose-edge", "numpy", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt_rtx_cu13", "cuda-bindings", "pycuda")
-GOVERNORS = Path("/sys/devices/system/cpu")
 
 
 def report_of(found: Sequence[Measured], refused: Sequence[Refused]) -> dict[str, Any]:
@@ -78,23 +76,10 @@ def machine() -> dict[str, Any]:
         "system": platform.platform(),
         "governor": governor(),
         "python": platform.python_version(),
-        "versions": {name: found for name in PACKAGES if (found := _version_of(name))},
+        "versions": versions(PACKAGES),
         "load_1min": round(os.getloadavg()[0], 2),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
-
-
-def governor(folder: Path = GOVERNORS) -> str | None:
-    """Return the frequency governors of the cores, "performance" at best: another one makes figures jump."""
-    found = sorted({path.read_text(encoding="utf-8").strip() for path in folder.glob("cpu[0-9]*/cpufreq/scaling_governor")})
-    return ", ".join(found) or None
-
-
-def _version_of(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 def save_report(report: dict[str, Any], path: Path) -> None:

@@ -15,7 +15,6 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from time import perf_counter
 from typing import Annotated, Any, TypeVar
@@ -25,7 +24,7 @@ import typer
 
 from diffpose_edge.atomic import atomic_file
 from diffpose_edge.benchmarks.engine_probe import refusals
-from diffpose_edge.benchmarks.processor import processor
+from diffpose_edge.benchmarks.machine import processor, versions
 from diffpose_edge.benchmarks.shipped_bundles import shipped_bundle
 from diffpose_edge.bundle import Bundle
 from diffpose_edge.cli.terminal import err, say
@@ -239,16 +238,9 @@ def machine() -> dict[str, Any]:
         "gpu": gpu or "no nvidia-smi",
         "processor": processor(),
         "python": platform.python_version(),
-        "versions": {name: found for name in PACKAGES if (found := _version_of(name))},
+        "versions": versions(PACKAGES),
         "date": datetime.now(timezone.utc).date().isoformat(),
     }
-
-
-def _version_of(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 def gpu_missing() -> str | None:

@@ -20,7 +20,7 @@ import typer
 from rich.progress import track
 
 from diffpose_edge.atomic import atomic_file
-from diffpose_edge.benchmarks.processor import processor
+from diffpose_edge.benchmarks.machine import processor
 from diffpose_edge.bundle import Bundle
 from diffpose_edge.calibration.calibrate import apply_calibration, calibrated
 from diffpose_edge.cli.terminal import err, out

@@ -36,7 +36,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from diffpose_edge.atomic import atomic_file
 from diffpose_edge.benchmarks.accuracy_sweep import windows_of
-from diffpose_edge.benchmarks.processor import processor
+from diffpose_edge.benchmarks.machine import processor
 from diffpose_edge.bundle import Bundle
 from diffpose_edge.calibration.calibrate import calibrated, deployed_schedules
 from diffpose_edge.calibration.observed import FRAMES, MOST_STEPS, SEED, frames_to_use

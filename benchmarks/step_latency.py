@@ -25,7 +25,7 @@ import typer
 from rich.progress import track
 
 from diffpose_edge.atomic import atomic_file
-from diffpose_edge.benchmarks.processor import processor
+from diffpose_edge.benchmarks.machine import processor
 from diffpose_edge.cli.terminal import err, out
 from diffpose_edge.clips import street_walk
 from diffpose_edge.export import export_bundle

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -113,3 +115,10 @@ def test_what_is_shown_is_real_and_everybody_is_seen(request: pytest.FixtureRequ
     assert people.shape == ((manifest.shape.P, 17, 3) if F == 1 else (manifest.shape.P, F, 17, 3))
     assert (people[..., 2] > 0).all()
     assert len(np.unique(people, axis=0)) == manifest.shape.P
+
+
+def test_a_robot_needs_neither_pytorch_nor_onnx_for_it() -> None:
+    modules = ", ".join(f"diffpose_edge.benchmarks.bench_{part}" for part in ("variant", "rounds", "report", "compare"))
+    program = f"import sys, diffpose_edge.cli.bench, {modules}; print({{'torch', 'onnx', 'matplotlib'}} & set(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout == "set()\n"

@@ -2,36 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from diffpose_edge.bundle import load_bundle
 from diffpose_edge.calibration.calibrate import calibration_of
-from diffpose_edge.cli import main
 
-Run = Callable[..., SimpleNamespace]
+from .conftest import Run
+
 QUICK = ("--frames", "1", "--timesteps", "30,8")
 
 
 @pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+def cli(cli: Run) -> Run:
     """Run ``sensitivity``; check its exit status; return what it printed."""
-
-    def run(*arguments: object, status: int = 0) -> SimpleNamespace:
-        monkeypatch.setattr(sys, "argv", ["diffpose-edge", "sensitivity", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        captured = capsys.readouterr()
-        assert stop.value.code == status, captured.err + captured.out
-        return SimpleNamespace(out=captured.out, err=captured.err)
-
-    return run
+    return functools.partial(cli, "sensitivity")
 
 
 @pytest.fixture

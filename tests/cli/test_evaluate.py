@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from diffpose_edge.cli import main
 from diffpose_edge.clips import street_walk
 from diffpose_edge.evaluation import EvaluationClip, save_evaluation
 from diffpose_edge.keypoints import Keypoints
@@ -21,25 +18,17 @@ from diffpose_edge.runtime import PoseRuntime
 from diffpose_edge.scoring import METRICS
 from diffpose_edge.tolerances import FP32_POSE_MM
 
-Run = Callable[..., SimpleNamespace]
+from .conftest import Run
+
 OFF, OFF_MM = np.array([0.02, 0.0, 0.048], np.float32), 52.0
 BLANK = 3
 near = functools.partial(pytest.approx, rel=0, abs=FP32_POSE_MM)
 
 
 @pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+def cli(cli: Run) -> Run:
     """Run ``evaluate``; check its exit status; return what it printed."""
-
-    def run(*arguments: object, status: int = 0) -> SimpleNamespace:
-        monkeypatch.setattr(sys, "argv", ["diffpose-edge", "evaluate", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        captured = capsys.readouterr()
-        assert stop.value.code == status, captured.err + captured.out
-        return SimpleNamespace(out=captured.out, err=captured.err)
-
-    return run
+    return functools.partial(cli, "evaluate")
 
 
 def _clips(bundle: Path) -> list[EvaluationClip]:
