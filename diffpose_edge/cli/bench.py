@@ -60,7 +60,7 @@ def run(
 @bench.command("steps")
 def steps(
     bundle: Annotated[Path, typer.Argument(help="A bundle made by export.")],
-    backend: Annotated[str, typer.Option(help="Inference backend.")] = "onnxruntime",
+    backend: Annotated[str, typer.Option(help="onnxruntime, tensorrt, onnxruntime-cuda or auto.")] = "onnxruntime",
     precision: Annotated[str, typer.Option(help="Precision of the graphs.")] = "fp32",
     threads: Annotated[int, typer.Option(help="CPU threads within an operator.", min=1)] = 1,
     rounds: Annotated[int, typer.Option(help="Rounds that count.", min=12)] = 60,

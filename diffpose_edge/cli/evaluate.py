@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from diffpose_edge.atomic import atomic_file, check_file_place
-from diffpose_edge.cli.terminal import counting, out, parsed_timesteps, say
+from diffpose_edge.cli.terminal import counting, out, parsed_timesteps, say, telling
 from diffpose_edge.clips import held_out_path
 from diffpose_edge.errors import OutputError
 from diffpose_edge.evaluation import EvaluationClip, load_evaluation
@@ -53,7 +53,7 @@ def evaluate(
     plot_path: Annotated[Path | None, typer.Option("--plot", help="Draw error, spread and calibration to this PNG.")] = None,
     precision: Annotated[str, typer.Option(help="Precision of the graphs: fp32, fp16 or int8 (after 'calibrate').")] = "fp32",
     threads: Annotated[int | None, typer.Option(help="Threads within an operator (default: one for each core).")] = None,
-    backend: Annotated[str, typer.Option(help="Inference backend.")] = "onnxruntime",
+    backend: Annotated[str, typer.Option(help="onnxruntime, tensorrt, onnxruntime-cuda or auto.")] = "onnxruntime",
 ) -> None:
     """Measure a bundle's accuracy and the truth of its uncertainty on clips with known 3D. Needs no PyTorch.
 
@@ -72,7 +72,7 @@ def evaluate(
     clips = [clip.first(limit) for clip in load_evaluation(data)]
     # An option that was not given is not passed on either: the runtime has its own default.
     options = {"timesteps": steps, **({} if mode is None else {"mode": mode})}
-    with PoseRuntime.load(bundle, backend, precision=precision, threads=threads) as runtime:
+    with telling(), PoseRuntime.load(bundle, backend, precision=precision, threads=threads) as runtime:
         with counting("frames", sum(map(len, clips))) as done:
             scores = [_scored(runtime, clip, [seed, index], options, done) for index, clip in enumerate(clips)]
         manifest = runtime.bundle.manifest

@@ -9,7 +9,7 @@ import numpy as np
 import typer
 
 from diffpose_edge.atomic import atomic_file, check_file_place
-from diffpose_edge.cli.terminal import counting, parsed_timesteps, say
+from diffpose_edge.cli.terminal import counting, parsed_timesteps, say, telling
 from diffpose_edge.errors import OutputError
 from diffpose_edge.keypoints import load_keypoints
 
@@ -36,7 +36,7 @@ def run(
     trace: Annotated[bool, typer.Option(help="Also write 'trajectory' (frames,K+1,N,17,5): every state.")] = False,
     precision: Annotated[str, typer.Option(help="Precision of the graphs: fp32, fp16 or int8 (after 'calibrate').")] = "fp32",
     threads: Annotated[int | None, typer.Option(help="Threads within an operator (default: one for each core).")] = None,
-    backend: Annotated[str, typer.Option(help="Inference backend.")] = "onnxruntime",
+    backend: Annotated[str, typer.Option(help="onnxruntime, tensorrt, onnxruntime-cuda or auto.")] = "onnxruntime",
 ) -> None:
     """Estimate the 3D poses of one person's clip. Needs no PyTorch.
 
@@ -55,7 +55,11 @@ def run(
         raise OutputError(f"--out and --keypoints both name {out_path}: the results would replace the input. Choose another name")
     # The output is opened first: a place that cannot be written to should show before the work, not after it.
     with atomic_file(out_path) as temporary:
-        with PoseRuntime.load(bundle, backend, precision=precision, threads=threads) as runtime, counting("frames", len(clip)) as done:
+        with (
+            telling(),
+            PoseRuntime.load(bundle, backend, precision=precision, threads=threads, timed=True) as runtime,
+            counting("frames", len(clip)) as done,
+        ):
             estimates = []
             for estimate in runtime.estimate_clip(clip, seed, timesteps=steps, mode=mode, trace=trace):
                 estimates.append(estimate)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -21,6 +22,25 @@ err = Console(stderr=True, highlight=False)
 def say(text: str) -> None:
     """Print a line of plain text: paths in it are not taken for markup, and it is not broken at the window's width."""
     out.print(text, markup=False, soft_wrap=True)
+
+
+class _ToTerminal(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        err.print(f"{record.levelname.lower()}: {record.getMessage()}", markup=False, soft_wrap=True)
+
+
+@contextmanager
+def telling() -> Iterator[None]:
+    """Print what the runtime logs meanwhile, from INFO on, to standard error: why it runs on the CPU, say."""
+    logger, handler = logging.getLogger("diffpose_edge"), _ToTerminal(logging.INFO)
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 def parsed_timesteps(text: str | None) -> tuple[int, ...] | None:

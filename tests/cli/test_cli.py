@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 import shutil
 import subprocess
@@ -336,3 +337,13 @@ def test_python_m_works(golden_bundle):
     done = subprocess.run([sys.executable, "-m", "diffpose_edge", "inspect", golden_bundle], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert "32 wide" in done.stdout
+
+
+def test_backend_auto_tells_why_it_runs_on_the_cpu(cli: Run, golden_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("diffpose_edge.runtime.cuda.driver_found", lambda: False)
+    np.savez(tmp_path / "clip.npz", keypoints=np.random.default_rng(0).uniform(-0.5, 0.5, (3, 17, 2)))
+    arguments = ("run", golden_bundle, "--keypoints", tmp_path / "clip.npz", "--out", tmp_path / "poses.npz")
+    told = cli(*arguments, "--backend", "auto").err
+    assert "info: running on the CPU: no NVIDIA driver found" in " ".join(told.split())
+    assert "running on the CPU" not in cli(*arguments).err
+    assert not logging.getLogger("diffpose_edge").handlers, "what was put there for a command is gone after it"
