@@ -11,6 +11,7 @@ import resource
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -93,31 +94,30 @@ def serve(connection: Connection, variant: Variant, load: Load = load_variant) -
     """
     # Ctrl-C reaches every process of the terminal: who asked for the measurement ends this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with connection:
+    with connection, ExitStack() as stack:
         try:
             began = perf_counter()
-            runtime = load(variant)
+            runtime = stack.enter_context(load(variant))
             load_s = perf_counter() - began
-        except DiffPoseEdgeError as refused:
-            connection.send(str(refused))
-            return
-        with runtime:
             manifest = runtime.bundle.manifest
             people, timesteps = people_of_clip(manifest), trailing_timesteps(manifest.T, variant.K)
             began = perf_counter()
             runtime.estimate(people, seed=0, timesteps=timesteps)
             first_ms = 1000 * (perf_counter() - began)
-            shape, described = manifest.shape, runtime.describe()
-            connection.send(Loaded(shape.N, shape.P, shape.F, timesteps, described, load_s, first_ms, _resident_mb()))
-            # A collection in the middle of a frame is a matter of luck, and of everything else in the process. A robot that cares
-            # does the same: what is loaded stays, and nothing that a frame makes has cycles.
-            gc.collect()
-            gc.freeze()
-            gc.disable()
-            while connection.recv() is not None:
-                timings = runtime.estimate(people, seed=0, timesteps=timesteps).timings
-                stages = (timings.context, timings.aggregate, timings.total)
-                connection.send(np.array([*timings.steps, *stages]))
+        except DiffPoseEdgeError as refused:
+            connection.send(str(refused))
+            return
+        shape, described = manifest.shape, runtime.describe()
+        connection.send(Loaded(shape.N, shape.P, shape.F, timesteps, described, load_s, first_ms, _resident_mb()))
+        # A collection in the middle of a frame is a matter of luck, and of everything else in the process. A robot that cares
+        # does the same: what is loaded stays, and nothing that a frame makes has cycles.
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        while connection.recv() is not None:
+            timings = runtime.estimate(people, seed=0, timesteps=timesteps).timings
+            stages = (timings.context, timings.aggregate, timings.total)
+            connection.send(np.array([*timings.steps, *stages]))
 
 
 def _resident_mb() -> float:

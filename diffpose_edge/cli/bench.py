@@ -70,9 +70,9 @@ def steps(
     from diffpose_edge.benchmarks.bench_rounds import measured
     from diffpose_edge.benchmarks.bench_variant import Variant
 
-    load_bundle(bundle)
+    K = min(10, load_bundle(bundle).manifest.T)
     count = threads if backend == "onnxruntime" else None
-    found, refused = measured([Variant(str(bundle), backend, precision, 10, count)], rounds)
+    found, refused = measured([Variant(str(bundle), backend, precision, K, count)], rounds)
     if refused:
         raise DiffPoseEdgeError(refused[0].reason)
     report = report_of(found, refused)

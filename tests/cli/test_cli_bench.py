@@ -59,6 +59,10 @@ def test_what_is_refused_is_told_and_the_others_are_measured(cli: Run, golden_bu
     assert "diffpose-edge calibrate" in " ".join(result.out.split())
 
 
+def test_more_steps_than_the_schedule_has_are_refused_without_a_traceback(mistake: Mistake, golden_bundle: Path) -> None:
+    assert "nothing could be measured" in mistake("bench", "run", golden_bundle, "--steps", 999, *QUICK)
+
+
 def test_where_everything_is_refused_it_fails(mistake: Mistake, golden_bundle: Path) -> None:
     assert "nothing could be measured" in mistake("bench", "run", golden_bundle, "--precision", "int8", *QUICK)
 
