@@ -23,7 +23,7 @@ from diffpose_edge.export.int8 import MatMulScales, quantised_weight
 from diffpose_edge.export.layer_groups import border_nodes, initialisers_of, matmul_macs, taps_of, weight_matmuls, weights_sha256
 from diffpose_edge.export.precision import LOWER_PRECISIONS, lowered_graphs
 from diffpose_edge.keypoints import Keypoints
-from diffpose_edge.manifest import GRAPHS, Manifest
+from diffpose_edge.manifest import FOR_CPU, GRAPHS, Manifest
 from diffpose_edge.runtime.start import MODES
 
 # A sample of each matmul's input, of this many rows, is what scales are chosen by.
@@ -135,7 +135,8 @@ def apply_calibration(bundle: Bundle, calibration: Calibration, progress: Callab
                 f"Run: diffpose-edge calibrate {bundle.path}"
             )
     lowered = lowered_graphs(fp32, manifest, calibration.plan, progress)
-    contents = {manifest.file_of(role): (role, "fp32", fp32[role]) for role in GRAPHS}
+    kept = {name: entry for name, entry in manifest.files.items() if entry.precision in ("fp32", "fp32" + FOR_CPU)}
+    contents = {name: (entry.role, entry.precision, bundle.read(entry.role, entry.precision)) for name, entry in kept.items()}
     contents |= {f"{role}.{precision}.onnx": (role, precision, graph.content) for (role, precision), graph in lowered.items()}
     contents[FILE] = ("calibration", "int8", calibration.to_json().encode())
     made = {
@@ -146,6 +147,6 @@ def apply_calibration(bundle: Bundle, calibration: Calibration, progress: Callab
         for precision in LOWER_PRECISIONS
     }
     # What was verified in an older state of these graphs says nothing of the new ones.
-    verification = {key: value for key, value in manifest.verification.items() if key in GRAPHS}
+    verification = {key: value for key, value in manifest.verification.items() if key.split()[0] in GRAPHS}
     altered = replace(manifest, provenance={**manifest.provenance, "precision": made}, verification=verification)
     return save_bundle(bundle.path, altered, contents, replace_existing=True)

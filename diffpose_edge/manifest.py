@@ -35,6 +35,8 @@ GRAPHS = ("context", "step")
 ROLES = (*GRAPHS, "calibration")
 KINDS = ("released", "distribution")
 PREDICTIONS = ("eps", "v")
+# A graph in the operators and layout that are fastest on the CPU has this after its precision: "fp32-cpu".
+FOR_CPU = "-cpu"
 Shapes = dict[str, tuple[int, ...]]
 
 
@@ -129,6 +131,11 @@ class Manifest:
     def alpha_bar_table(self) -> NDArray[np.float64]:
         """alpha_bar as an array, shape (T,)."""
         return np.array(self.alpha_bar, dtype=np.float64)
+
+    def cpu_precision(self, role: str, precision: str) -> str:
+        """Return the precision under which the graph that the CPU runs is kept: one made for it, else the portable one."""
+        made = any(entry.role == role and entry.precision == precision + FOR_CPU for entry in self.files.values())
+        return precision + FOR_CPU if made else precision
 
     def file_of(self, role: str, precision: str = "fp32") -> str:
         """Return the name of the file with a role and precision, or raise BundleError."""

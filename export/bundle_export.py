@@ -82,17 +82,20 @@ def export_bundle(
             },
         },
         verification={
-            role: {"layers": len(graph.comparisons), "largest_relative_error": max(c.relative for c in graph.comparisons)}
-            for role, graph in graphs.items()
+            role if precision == "fp32" else f"{role} {precision}": {
+                "layers": len(graph.comparisons),
+                "largest_relative_error": max(c.relative for c in graph.comparisons),
+            }
+            for (role, precision), graph in graphs.items()
         },
         process=process_of(model),
     )
-    contents = {f"{role}.fp32.onnx": (role, "fp32", graph.content) for role, graph in graphs.items()}
+    contents = {f"{role}.{kind}.onnx": (role, kind, graph.content) for (role, kind), graph in graphs.items()}
     bundle = save_bundle(out, manifest, contents, replace_existing=replace_existing)
     return ExportReport(
         bundle,
         tuple(c for graph in graphs.values() for c in graph.comparisons),
-        tuple(w for graph in graphs.values() for w in graph.traced.warnings),
+        tuple(w for (_, kind), graph in graphs.items() if kind == "fp32" for w in graph.traced.warnings),
     )
 
 

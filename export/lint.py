@@ -26,6 +26,7 @@ from diffpose_edge.export.lint_graph import Graph, read_graphs
 from diffpose_edge.export.lint_load import read_model
 from diffpose_edge.export.lint_rules import CHECKS, RULES, SEVERITIES, Fault, Finding, Rule, Severity
 from diffpose_edge.export.lint_targets import TARGETS, Target, target_of
+from diffpose_edge.manifest import FOR_CPU
 
 __all__ = [
     "RULES",
@@ -71,7 +72,8 @@ def counts(findings: Sequence[Finding]) -> dict[Severity, int]:
 def files_of(path: str | Path) -> dict[Path, tuple[str, ...]]:
     """Return the ONNX files that a path stands for, itself or every graph of a bundle, with the targets that each is for.
 
-    A bundle has INT8 in two forms, one for TensorRT 8.6 and one for what came after it. Raises BundleError when a folder is
+    A bundle has INT8 in two forms, one for TensorRT 8.6 and one for what came after it; its graphs for the CPU are for no TensorRT and
+    left out. Raises BundleError when a folder is
     not a whole bundle.
     """
     path = Path(path)
@@ -82,7 +84,7 @@ def files_of(path: str | Path) -> dict[Path, tuple[str, ...]]:
     return {
         path / name: tuple(target for target in TARGETS if for_8.get(entry.precision, target == "8.6") == (target == "8.6"))
         for name, entry in sorted(files.items())
-        if name.endswith(".onnx")
+        if name.endswith(".onnx") and not entry.precision.endswith(FOR_CPU)
     }
 
 

@@ -21,7 +21,7 @@ from diffpose_edge.export.onnx_models import with_taps_as_outputs
 from diffpose_edge.export.reference_run import ReferenceRun
 from diffpose_edge.extras import require
 from diffpose_edge.keypoints import Keypoints
-from diffpose_edge.manifest import GRAPHS
+from diffpose_edge.manifest import FOR_CPU, GRAPHS
 from diffpose_edge.runtime import PoseRuntime
 from diffpose_edge.runtime.onnxruntime_backend import OnnxRuntimeBackend
 from diffpose_edge.tolerances import FP16_LAYER_REL, INT8_LAYER_REL, lower_pose_budget_mm
@@ -61,9 +61,9 @@ class PrecisionReport:
 
 
 def lower_precisions_of(bundle: Bundle) -> tuple[str, ...]:
-    """Return the precisions other than fp32 that a bundle has graphs in."""
+    """Return the precisions other than fp32 that a bundle has portable graphs in."""
     found = dict.fromkeys(entry.precision for entry in bundle.manifest.files.values() if entry.role in GRAPHS)
-    return tuple(precision for precision in found if precision != "fp32")
+    return tuple(precision for precision in found if precision != "fp32" and not precision.endswith(FOR_CPU))
 
 
 def verify_precision(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from diffpose_edge.export.graphs import DiffPose, compare_context, compare_step,
 from diffpose_edge.export.precision_verification import PrecisionReport, lower_precisions_of, verify_precision
 from diffpose_edge.export.reference_run import expected_run
 from diffpose_edge.keypoints import Keypoints
-from diffpose_edge.manifest import Manifest
+from diffpose_edge.manifest import GRAPHS, Manifest
 from diffpose_edge.reference.trained import ConditionedDiffPose
 from diffpose_edge.runtime import PoseRuntime
 from diffpose_edge.runtime.start import LEAST_OBSERVED
@@ -37,12 +37,13 @@ MOST_FRAMES = 64
 MOST_LAYER_TIMESTEPS = 4
 # Of the starts' draws; any other does as well.
 SEED = 0
+FOR_THE_CPU = " for the CPU"
 
 
 @dataclass(frozen=True)
 class VerificationReport:
-    """All comparisons of the FP32 graphs by section ("context graph", "step graph", "steps", "pose"), on ``frames`` frames, and
-    a report on each lower precision that the bundle has.
+    """All comparisons of the FP32 graphs by section ("context graph", "step graph", "steps", "pose", and the same of the graphs for
+    the CPU, where there are any), on ``frames`` frames, and a report on each lower precision that the bundle has.
 
     ``same_checkpoints`` tells whether the reference was loaded from the very files that the bundle was exported from.
     """
@@ -71,8 +72,9 @@ class VerificationReport:
 
     def as_record(self) -> dict[str, Any]:
         """Return what a manifest keeps of the report: a few numbers of each precision."""
-        pose = self.sections["pose"][0]
-        worst = max((c for name in ("context graph", "step graph") for c in self.sections[name]), key=lambda c: c.relative)
+        pose = max((c for name, section in self.sections.items() if name.startswith("pose") for c in section), key=lambda c: c.error)
+        layers = [c for name, section in self.sections.items() if " graph" in name for c in section]
+        worst = max(layers, key=lambda c: c.relative)
         fp32 = {
             "passed": all(c.passed for section in self.sections.values() for c in section),
             "worst_mm": pose.error if np.isfinite(pose.error) else None,
@@ -109,39 +111,52 @@ def verify_bundle(
     clip = _frames_to_compare(keypoints, manifest.shape.F)
 
     progress(f"runtime: {len(steps)} steps on {len(clip)} frames")
-    with PoseRuntime.load(loaded) as runtime:
-        estimates = list(runtime.estimate_clip(clip, SEED, timesteps=steps, trace=True))
-    trajectory = np.concatenate([e.trajectory for e in estimates if e.trajectory is not None], axis=1)
-    joints = np.concatenate([e.joints for e in estimates])
+    for_cpu = any(manifest.cpu_precision(role, "fp32") != "fp32" for role in GRAPHS)
+    walked = {}
+    for which, portable in (("", True), (FOR_THE_CPU, False)) if for_cpu else (("", True),):
+        with PoseRuntime.load(loaded, portable=portable) as runtime:
+            estimates = list(runtime.estimate_clip(clip, SEED, timesteps=steps, trace=True))
+        states = np.concatenate([e.trajectory for e in estimates if e.trajectory is not None], axis=1)
+        walked[which] = states, np.concatenate([e.joints for e in estimates])
 
     progress(f"PyTorch: {len(steps)} steps on {len(clip)} frames")
     expected = expected_run(model, clip, steps, manifest.shape, SEED)
 
-    progress("comparing the context graph layer by layer")
-    graph = onnx.load_model_from_string(loaded.read("context"))
+    sections: dict[str, tuple[Comparison, ...]] = {}
+    progress("comparing the context graphs layer by layer")
     observed = _batch(expected.observation, next(iter(manifest.context_io[0].values())))
     taps = tuple(context_taps(model.context_network, isinstance(model, ConditionedDiffPose)))
-    sections = {"context graph": tuple(compare_context(model, graph, taps, observed))}
+    for name, graph in _fp32_graphs(loaded, "context"):
+        sections[name] = tuple(compare_context(model, graph, taps, observed))
 
-    progress("comparing the step graph layer by layer")
-    graph = onnx.load_model_from_string(loaded.read("step"))
+    progress("comparing the step graphs layer by layer")
     taps = ("eps", *tap_names(manifest.denoiser.layers))
     chosen = tuple(dict.fromkeys(steps[i] for i in np.linspace(0, len(steps) - 1, MOST_LAYER_TIMESTEPS).round().astype(int)))
     shapes = manifest.step_io[0]
     told = [_batch(rows, shapes[name]) for name, rows in expected.told.items()]
     x = _batch(expected.network_start, manifest.shape.state)
-    sections["step graph"] = tuple(compare_step(model, graph, taps, x, chosen, *told))
+    for name, graph in _fp32_graphs(loaded, "step"):
+        sections[name] = tuple(compare_step(model, graph, taps, x, chosen, *told))
 
-    names = ["start", *(f"after t={t}" for t in steps)]
-    sections["steps"] = tuple(compare_relative(name, trajectory[k], expected.trajectory[k], FP32_STATE_REL) for k, name in enumerate(names))
     largest = float(np.abs(expected.joints).max())
-    sections["pose"] = (compare_poses("joints", joints, expected.joints, pose_budget_mm(largest)),)
+    names = ["start", *(f"after t={t}" for t in steps)]
+    for which, (trajectory, joints) in walked.items():
+        pairs = zip(names, trajectory, expected.trajectory, strict=True)
+        sections[f"steps{which}"] = tuple(compare_relative(name, actual, value, FP32_STATE_REL) for name, actual, value in pairs)
+        sections[f"pose{which}"] = (compare_poses("joints", joints, expected.joints, pose_budget_mm(largest)),)
 
     feeds = {"context": [{next(iter(manifest.context_io[0])): observed}], "step": _step_feeds(manifest, x, chosen, expected.told, steps)}
     precisions = tuple(
         verify_precision(loaded, precision, clip, steps, expected, feeds, SEED, progress) for precision in lower_precisions_of(loaded)
     )
     return VerificationReport(sections, precisions, len(clip), steps, _same_checkpoints(loaded, denoiser, context))
+
+
+def _fp32_graphs(bundle: Bundle, role: str) -> Iterator[tuple[str, onnx.ModelProto]]:
+    """Yield the portable graph of a role and the one for the CPU, where there is one, with the name of the section on it."""
+    yield f"{role} graph", onnx.load_model_from_string(bundle.read(role))
+    if (kind := bundle.manifest.cpu_precision(role, "fp32")) != "fp32":
+        yield f"{role} graph{FOR_THE_CPU}", onnx.load_model_from_string(bundle.read(role, kind))
 
 
 def _step_feeds(

@@ -63,6 +63,7 @@ class PoseRuntime:
         provider: str | None = None,
         device: int = 0,
         timed: bool = False,
+        portable: bool = False,
     ) -> PoseRuntime:
         """Load a bundle, check it, and allocate every buffer that the loop uses.
 
@@ -72,7 +73,8 @@ class PoseRuntime:
         (level INFO; WARNING where an engine that should fit is refused).
         ``precision``: "fp32", "fp16" or "int8", as far as the bundle has it (``diffpose-edge calibrate`` makes the graphs);
         states and results are float32 in all of them. ``threads`` is the number of threads within an operator on the CPU
-        (default: ONNX Runtime's, one for each core). On a GPU: ``flavour`` "tensorrt" or "rtx" and ``provider`` of CUDA
+        (default: ONNX Runtime's, one for each core). On the CPU the graphs made for it are run, where the bundle has them; with
+        ``portable`` those that TensorRT gets. On a GPU: ``flavour`` "tensorrt" or "rtx" and ``provider`` of CUDA
         "cuda-bindings" or "pycuda" (default: the first that is installed), the number of the ``device``, and ``timed`` to have
         encoder and steps timed on the device, which costs a little.
 
@@ -98,13 +100,14 @@ class PoseRuntime:
             else:
                 return cls(loaded, made)
         require("onnxruntime")
-        graphs = {role: loaded.read(role, precision) for role in GRAPHS}
         if backend == "onnxruntime-cuda":
             from diffpose_edge.runtime.onnxruntime_cuda_backend import OnnxRuntimeCudaBackend
 
-            return cls(loaded, OnnxRuntimeCudaBackend(loaded.manifest, graphs, device))
+            return cls(loaded, OnnxRuntimeCudaBackend(loaded.manifest, {role: loaded.read(role, precision) for role in GRAPHS}, device))
         from diffpose_edge.runtime.onnxruntime_backend import OnnxRuntimeBackend
 
+        kinds = {role: precision if portable else loaded.manifest.cpu_precision(role, precision) for role in GRAPHS}
+        graphs = {role: loaded.read(role, kind) for role, kind in kinds.items()}
         return cls(loaded, OnnxRuntimeBackend(loaded.manifest, graphs, threads))
 
     def estimate(

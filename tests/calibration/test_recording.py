@@ -39,7 +39,7 @@ def test_recording_changes_no_bit_and_hears_every_step(fixture: str, request: py
     backend = RecordingBackend(bundle, watched, lambda *told: heard.append(told), threads=1)
     with PoseRuntime(bundle, backend) as runtime:
         recorded = list(runtime.estimate_clip(clip, 3, timesteps=timesteps, trace=True))
-    with PoseRuntime.load(bundle, threads=1) as runtime:
+    with PoseRuntime.load(bundle, threads=1, portable=True) as runtime:
         plain = list(runtime.estimate_clip(clip, 3, timesteps=timesteps, trace=True))
     for one, other in zip(recorded, plain, strict=True):
         assert one.joints.tobytes() == other.joints.tobytes()

@@ -43,7 +43,7 @@ def assert_same(found: list[PoseEstimate], expected: list[PoseEstimate]) -> None
 
 def computed(provider: str, bundle: Bundle, start: bytes, double: DriverDouble) -> None:
     """The poses are the CPU backend's to the bit, whether the GPU has its own memory or the host's."""
-    with PoseRuntime.load(bundle, threads=1) as cpu:
+    with PoseRuntime.load(bundle, threads=1, portable=True) as cpu:
         expected = estimates(cpu)
     contents = {"context": bundle.read("context"), "step": bundle.read("step"), "start": start}
     for integrated in (False, True):

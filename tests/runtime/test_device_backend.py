@@ -30,7 +30,7 @@ class Both(NamedTuple):
 def both(request: pytest.FixtureRequest) -> Iterator[Both]:
     path: Path = request.getfixturevalue(request.param)
     device = on_device(path)
-    with PoseRuntime.load(path, threads=1) as cpu, device.runtime:
+    with PoseRuntime.load(path, threads=1, portable=True) as cpu, device.runtime:
         yield Both(cpu, device)
 
 

@@ -64,7 +64,7 @@ def test_a_trace_captures_nothing(golden_bundle: Path) -> None:
 def test_a_replay_computes_what_is_in_the_buffers_then(request: pytest.FixtureRequest, kind: str) -> None:
     path = request.getfixturevalue(kind)
     device = on_device(path)
-    with device.runtime as runtime, PoseRuntime.load(path, threads=1) as cpu:
+    with device.runtime as runtime, PoseRuntime.load(path, threads=1, portable=True) as cpu:
         first = runtime.estimate(*people_of(runtime, 2, 0), 0)
         second = runtime.estimate(*people_of(runtime, 2, 1), 1)
         assert device.cuda.names.count("launch") == 1
@@ -86,7 +86,7 @@ def test_capturing_itself_computes_nothing(golden_bundle: Path) -> None:
 
 def test_graphs_of_schedules_that_are_not_kept_are_given_back(golden_bundle: Path) -> None:
     device = on_device(golden_bundle, timed=True)
-    with device.runtime as runtime, PoseRuntime.load(golden_bundle, threads=1) as cpu:
+    with device.runtime as runtime, PoseRuntime.load(golden_bundle, threads=1, portable=True) as cpu:
         people = people_of(runtime, 2)
         runtime.estimate(*people, timesteps=(50,))
         alive = len(device.cuda.alive)
@@ -111,7 +111,7 @@ def test_who_refuses_a_capture_is_named_once_and_frames_go_on_piece_by_piece(
 ) -> None:
     options, reason = REFUSALS[who]
     device = on_device(golden_bundle, **options)
-    with device.runtime as runtime, PoseRuntime.load(golden_bundle, threads=1) as cpu:
+    with device.runtime as runtime, PoseRuntime.load(golden_bundle, threads=1, portable=True) as cpu:
         for timesteps in ((12, 0), (30,), (12, 0)):
             found, expected = (each.estimate(*people_of(cpu, 3), timesteps=timesteps) for each in (runtime, cpu))
             assert_same(found, expected)
@@ -128,7 +128,7 @@ def test_who_refuses_a_capture_is_named_once_and_frames_go_on_piece_by_piece(
 
 def test_a_clip_goes_on_when_a_capture_is_refused(golden_video_bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
     device = on_device(golden_video_bundle, refuse_capture="no")
-    with device.runtime as runtime, PoseRuntime.load(golden_video_bundle, threads=1) as cpu:
+    with device.runtime as runtime, PoseRuntime.load(golden_video_bundle, threads=1, portable=True) as cpu:
         clip = clip_of(runtime, 12)
         for found, expected in zip(runtime.estimate_clip(clip, 0), cpu.estimate_clip(clip, 0), strict=True):
             assert_same(found, expected)
@@ -137,7 +137,7 @@ def test_a_clip_goes_on_when_a_capture_is_refused(golden_video_bundle: Path, cap
 
 def test_what_was_captured_before_a_refusal_is_still_replayed(golden_bundle: Path) -> None:
     device = on_device(golden_bundle)
-    with device.runtime as runtime, PoseRuntime.load(golden_bundle, threads=1) as cpu:
+    with device.runtime as runtime, PoseRuntime.load(golden_bundle, threads=1, portable=True) as cpu:
         people = people_of(runtime, 2)
         runtime.estimate(*people, timesteps=(12, 0))
         device.engines["start"].failing = "capture"
@@ -168,7 +168,7 @@ def test_a_captured_runtime_says_so(golden_bundle: Path) -> None:
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, ZeroDivisionError])
 def test_an_interrupted_capture_is_not_left_open(golden_bundle: Path, interruption: type[BaseException]) -> None:
     device = on_device(golden_bundle)
-    with device.runtime as runtime, PoseRuntime.load(golden_bundle, threads=1) as cpu:
+    with device.runtime as runtime, PoseRuntime.load(golden_bundle, threads=1, portable=True) as cpu:
         people, engine = people_of(runtime, 2), device.engines["step"]
         real = engine.enqueue
 

@@ -139,7 +139,7 @@ def test_an_engine_that_does_not_take_an_address_leaves_nothing_behind(golden_bu
 def test_an_engine_that_refuses_is_quoted_and_the_runtime_still_closes(request: pytest.FixtureRequest, kind: str, role: str) -> None:
     path = request.getfixturevalue(kind)
     device = on_device(path)
-    with device.runtime as runtime, PoseRuntime.load(path, threads=1) as cpu:
+    with device.runtime as runtime, PoseRuntime.load(path, threads=1, portable=True) as cpu:
         people = people_of(runtime, 2)
         runtime.estimate(*people)
         device.engines[role].failing = "always"

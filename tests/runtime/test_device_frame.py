@@ -143,7 +143,7 @@ def test_nothing_that_a_frame_touches_lies_in_the_same_memory(path: Path) -> Non
 @pytest.mark.parametrize(("kind", "mode"), KINDS_AND_MODES)
 def test_where_the_gpu_reads_the_hosts_memory_a_frame_copies_nothing(path: Path, mode: str) -> None:
     device = on_device(path, integrated=True)
-    with device.runtime as runtime, PoseRuntime.load(path, threads=1) as cpu:
+    with device.runtime as runtime, PoseRuntime.load(path, threads=1, portable=True) as cpu:
         for seed in (0, 1):
             options = {"timesteps": FIVE, "mode": mode}
             before = len(device.cuda.log)
@@ -175,7 +175,7 @@ def test_what_every_step_reads_again_is_never_the_hosts_memory(path: Path) -> No
 @pytest.mark.parametrize("kind", ["golden_bundle"])
 def test_memory_that_is_shared_but_cannot_be_mapped_is_copied(path: Path) -> None:
     device = on_device(path, integrated=True, maps_host=False)
-    with device.runtime as runtime, PoseRuntime.load(path, threads=1) as cpu:
+    with device.runtime as runtime, PoseRuntime.load(path, threads=1, portable=True) as cpu:
         assert_same(runtime.estimate(*people_of(runtime, 2)), cpu.estimate(*people_of(runtime, 2)))
     assert "copy_to_host" in device.cuda.names
     assert {entry[2] for entry in device.cuda.log if entry[0] == "allocate_host"} == {False}

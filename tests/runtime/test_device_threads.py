@@ -37,7 +37,7 @@ def estimates(runtime: PoseRuntime, first: int, start: threading.Barrier | None 
 def test_calls_from_several_threads_are_taken_in_turn(request: pytest.FixtureRequest, kind: str) -> None:
     path = request.getfixturevalue(kind)
     device, start = on_device(path), threading.Barrier(THREADS)
-    with device.runtime as runtime, PoseRuntime.load(path, threads=1) as cpu, ThreadPoolExecutor(THREADS) as pool:
+    with device.runtime as runtime, PoseRuntime.load(path, threads=1, portable=True) as cpu, ThreadPoolExecutor(THREADS) as pool:
         jobs = [pool.submit(estimates, runtime, 10 * i, start) for i in range(THREADS)]
         for i, job in enumerate(jobs):
             for found, expected in zip(job.result(), estimates(cpu, 10 * i), strict=True):
@@ -51,7 +51,7 @@ def test_two_runtimes_in_two_threads_do_not_disturb_each_other(golden_bundle: Pa
         devices = [on_device(path) for path in (golden_bundle, conditioned_bundle)]
         jobs = [pool.submit(estimates, device.runtime, 0, start) for device in devices]
         for path, device, job in zip((golden_bundle, conditioned_bundle), devices, jobs, strict=True):
-            with PoseRuntime.load(path, threads=1) as cpu, device.runtime:
+            with PoseRuntime.load(path, threads=1, portable=True) as cpu, device.runtime:
                 for found, expected in zip(job.result(), estimates(cpu, 0), strict=True):
                     assert_same(found, expected)
 

@@ -20,7 +20,7 @@ from .device_runtime import KINDS, assert_same, on_device, people_of
 def test_poses_are_those_of_estimate(request: pytest.FixtureRequest, kind: str) -> None:
     path = request.getfixturevalue(kind)
     device = on_device(path)
-    with PoseRuntime.load(path, threads=1) as cpu, device.runtime as gpu:
+    with PoseRuntime.load(path, threads=1, portable=True) as cpu, device.runtime as gpu:
         people = [people_of(cpu, 3, seed) for seed in range(6)]
         for runtime in (cpu, gpu):
             futures = [runtime.estimate_async(*each, seed) for seed, each in enumerate(people)]

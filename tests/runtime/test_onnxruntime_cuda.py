@@ -160,7 +160,7 @@ def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
 @pytest.fixture
 def both(request: pytest.FixtureRequest) -> Iterator[tuple[PoseRuntime, PoseRuntime]]:
     path = request.getfixturevalue(request.param)
-    with PoseRuntime.load(path) as cpu, on_cpu(path)[0] as gpu:
+    with PoseRuntime.load(path, portable=True) as cpu, on_cpu(path)[0] as gpu:
         yield cpu, gpu
 
 
@@ -213,7 +213,7 @@ def test_replayed_steps_give_the_poses_of_the_cpu_backend(
 ) -> None:
     path = request.getfixturevalue(kind)
     gpu = on_double(path)
-    with gpu, PoseRuntime.load(path, threads=1) as cpu:
+    with gpu, PoseRuntime.load(path, threads=1, portable=True) as cpu:
         for seed in range(2):
             for steps in SCHEDULES:
                 people = people_of(cpu, 3, seed)
@@ -248,7 +248,7 @@ def test_where_a_capture_is_refused_poses_come_without_it_and_the_reason_is_told
     golden_bundle: Path, provider: CudaProviderDouble, caplog: pytest.LogCaptureFixture, refusing: str, times: int
 ) -> None:
     provider.refused[refusing] = times
-    with on_double(golden_bundle) as runtime, PoseRuntime.load(golden_bundle, threads=1) as cpu:
+    with on_double(golden_bundle) as runtime, PoseRuntime.load(golden_bundle, threads=1, portable=True) as cpu:
         for steps in (*SCHEDULES, *SCHEDULES):
             people = people_of(cpu, 3)
             assert_same(*(each.estimate(*people, 0, timesteps=steps) for each in (runtime, cpu)))
@@ -267,7 +267,7 @@ def test_where_a_capture_is_refused_poses_come_without_it_and_the_reason_is_told
 def test_a_refusal_drops_what_was_captured_with_the_session_and_other_schedules_go_on(
     conditioned_bundle: Path, provider: CudaProviderDouble
 ) -> None:
-    with on_double(conditioned_bundle) as runtime, PoseRuntime.load(conditioned_bundle, threads=1) as cpu:
+    with on_double(conditioned_bundle) as runtime, PoseRuntime.load(conditioned_bundle, threads=1, portable=True) as cpu:
         for steps in (SCHEDULES[0], SCHEDULES[1], SCHEDULES[0], SCHEDULES[1]):
             people = people_of(cpu, 2)
             assert_same(*(each.estimate(*people, 0, timesteps=steps) for each in (runtime, cpu)))
@@ -279,7 +279,7 @@ def test_a_fault_that_is_not_the_captures_comes_out_as_it_is(golden_bundle: Path
     class Fault(Exception):
         pass
 
-    with on_double(golden_bundle) as runtime, PoseRuntime.load(golden_bundle, threads=1) as cpu:
+    with on_double(golden_bundle) as runtime, PoseRuntime.load(golden_bundle, threads=1, portable=True) as cpu:
         people = people_of(cpu, 2)
         runtime.estimate(*people)
         provider.fault = fault = Fault("out of memory")
@@ -291,7 +291,7 @@ def test_a_fault_that_is_not_the_captures_comes_out_as_it_is(golden_bundle: Path
 
 
 def test_graphs_of_a_schedule_that_is_not_kept_are_released(golden_bundle: Path, provider: CudaProviderDouble) -> None:
-    with on_double(golden_bundle) as runtime, PoseRuntime.load(golden_bundle, threads=1) as cpu:
+    with on_double(golden_bundle) as runtime, PoseRuntime.load(golden_bundle, threads=1, portable=True) as cpu:
         people = people_of(cpu, 1)
         for first in range(KEPT_SCHEDULES):
             runtime.estimate(*people, timesteps=(49 - first, 3))
@@ -308,7 +308,7 @@ def test_graphs_of_a_schedule_that_is_not_kept_are_released(golden_bundle: Path,
 def test_no_more_than_so_many_schedules_are_ever_captured(
     golden_bundle: Path, provider: CudaProviderDouble, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with on_double(golden_bundle) as runtime, PoseRuntime.load(golden_bundle, threads=1) as cpu:
+    with on_double(golden_bundle) as runtime, PoseRuntime.load(golden_bundle, threads=1, portable=True) as cpu:
         people = people_of(cpu, 1)
         for t in range(CAPTURED_SCHEDULES + 3):
             assert runtime.describe()["one_graph_per_step"] is (t <= CAPTURED_SCHEDULES)

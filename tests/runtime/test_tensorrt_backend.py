@@ -236,7 +236,7 @@ def test_the_first_flavour_with_engines_that_fit_is_taken(
 ) -> None:
     for flavour in there:
         save_for(bundle, flavour)
-    with PoseRuntime.load(bundle, backend, timed=True) as runtime, PoseRuntime.load(bundle, threads=1) as cpu:
+    with PoseRuntime.load(bundle, backend, timed=True) as runtime, PoseRuntime.load(bundle, threads=1, portable=True) as cpu:
         assert [engine.name for engine in doubled_engines] == list(ENGINE_ROLES)
         assert_same(runtime.estimate(*people_of(cpu, 3)), cpu.estimate(*people_of(cpu, 3)))
         assert "create_event" in cuda.names, "timed was asked for"
@@ -296,7 +296,7 @@ def test_loading_runs_frames_until_they_are_replayed_and_kernels_are_kept(
     bundle: Bundle, cuda: RecordingCuda, doubled_engines: list[OnnxRuntimeEngine]
 ) -> None:
     save_for(bundle, "tensorrt")
-    with PoseRuntime.load(bundle, "tensorrt") as runtime, PoseRuntime.load(bundle, threads=1) as cpu:
+    with PoseRuntime.load(bundle, "tensorrt") as runtime, PoseRuntime.load(bundle, threads=1, portable=True) as cpu:
         assert cuda.names.count("launch") == 1
         assert [engine.kept for engine in doubled_engines] == [1, 1, 1]
         before = len(cuda.log)

@@ -1,0 +1,94 @@
+"""Chebyshev convolutions in the eigenbasis of the Laplacian: a third of their multiplications, for batches large enough to pay.
+
+With L = U diag(l) U^-1 the convolution T_0 x W_0 + T_1 x W_1 + T_2 x W_2 becomes, for each eigenvector i,
+
+    y = U [ (U^-1 x)_i (W_0 + l_i W_1 + (2 l_i^2 - 1) W_2) ]_i
+
+one matmul by C x C' instead of by 3 C x C', but a weight of its own for each of the 17 rows.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+from onnxscript.rewriter import pattern
+
+from diffpose_edge.export.row_form import shape_of
+from diffpose_edge.skeleton import J, adjacency, chebyshev_stack
+
+Array = NDArray[np.float64]
+
+
+def laplacian_eigenbasis() -> tuple[Array, Array, Array]:
+    """Return U (17, 17), the eigenvalues l (17,), rising from 0, and U^-1, so that L = U diag(l) U^-1.
+
+    L = I - D^-1 S with the bones and the identity S, and D its row sums, is similar to the symmetric I - D^-1/2 S D^-1/2, whose
+    eigenvectors are orthogonal: U is D^-1/2 times them, and nothing needs inverting.
+    """
+    root = np.sqrt((adjacency() > 0).sum(axis=1, dtype=np.float64))
+    symmetric = np.eye(J) - (adjacency() > 0) / np.outer(root, root)
+    values, vectors = np.linalg.eigh(symmetric)
+    return vectors / root[:, None], values, vectors.T * root[None, :]
+
+
+class _StackedConvolution(pattern.RewriteRuleClassBase):  # type: ignore[misc]
+    """Joints mixed by the stacked polynomials, then one matmul: what ``MixThenProject`` exports, on features (B, 17, C)."""
+
+    def __init__(self, u: ir.Value, u_inverse: ir.Value, least_width: int) -> None:
+        super().__init__("chebyshev_in_eigenbasis")
+        self.u, self.u_inverse, self.least_width = u, u_inverse, least_width
+
+    def pattern(self, op: Any, x: Any, mix: Any, by_row: Any, weight: Any) -> Any:
+        return op.MatMul(op.Reshape(op.MatMul(mix, x), by_row, _allow_other_attributes=True), weight)
+
+    def check(self, context: Any, x: ir.Value, mix: ir.Value, weight: ir.Value, **_: Any) -> bool:
+        if mix.const_value is None or weight.const_value is None or tuple(mix.const_value.shape) != (3 * J, J):
+            return False
+        stacked = chebyshev_stack().transpose(1, 0, 2).reshape(3 * J, J).astype(np.float32)
+        wide = weight.const_value.shape[0] >= 3 * self.least_width
+        return bool(wide and len(shape_of(x)) == 3 and np.array_equal(mix.const_value.numpy(), stacked))
+
+    def rewrite(self, op: Any, x: ir.Value, weight: ir.Value, **_: Any) -> Any:
+        assert weight.const_value is not None
+        # Row k C + c of the weight is channel c of W_k.
+        W = weight.const_value.numpy().astype(np.float64)
+        W = W.reshape(3, len(W) // 3, -1)
+        _, values, _ = laplacian_eigenbasis()
+        T = np.stack([np.ones(J), values, 2 * values**2 - 1])
+        spectral = np.einsum("ki,kcd->icd", T, W).astype(np.float32)
+        weights = op.initializer(ir.tensor(spectral), name=f"{weight.name}.spectral")
+        (B, joints, C), width = shape_of(x), spectral.shape[-1]
+        y = _shaped(op.MatMul(self.u_inverse, x), B, joints, C)
+        y = _shaped(op.Transpose(y, perm=[1, 0, 2]), joints, B, C)
+        y = _shaped(op.MatMul(y, weights), joints, B, width)
+        y = _shaped(op.Transpose(y, perm=[1, 0, 2]), B, joints, width)
+        return _shaped(op.MatMul(self.u, y), B, joints, width)
+
+
+def _shaped(value: ir.Value, *dims: int) -> ir.Value:
+    value.shape, value.type = ir.Shape(dims), ir.TensorType(ir.DataType.FLOAT)
+    return value
+
+
+def chebyshev_in_eigenbasis(model: ir.Model, least_width: int = 16) -> int:
+    """Rewrite each Chebyshev convolution of at least ``least_width`` channels in place; return how many.
+
+    The two exchanges of samples and joints around the inner matmul vanish in :func:`diffpose_edge.export.row_form.to_row_form` with
+    joints first. Equal in real arithmetic; computed in float64, rounded to float32.
+    """
+    U, _, U_inverse = laplacian_eigenbasis()
+    constants = [_constant(model, name, array) for name, array in (("eigenvectors", U), ("eigenvectors.inverse", U_inverse))]
+    rewritten = int(_StackedConvolution.rule(*constants, least_width).apply_to_model(model))
+    RemoveUnusedNodesPass()(model)
+    return rewritten
+
+
+def _constant(model: ir.Model, name: str, array: Array) -> ir.Value:
+    tensor = ir.tensor(array.astype(np.float32), name=name)
+    value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(ir.DataType.FLOAT), const_value=tensor)
+    model.graph.register_initializer(value)
+    return value

@@ -1,0 +1,172 @@
+"""The graphs for the CPU against PyTorch, layer by layer, in both orders of rows, on weights drawn anew; and faults planted in them."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import ModelProto, numpy_helper
+
+from diffpose_edge.config import BatchShape
+from diffpose_edge.export import graphs
+from diffpose_edge.export.cpu_graph import EIGENBASIS_FROM, cpu_graph, rows_of
+from diffpose_edge.export.graphs import compare_context, compare_step, context_graph, step_graph
+from diffpose_edge.reference import load_released
+from diffpose_edge.reference.trained import load_conditioned
+from diffpose_edge.tolerances import FP32_CPU_LAYER_REL
+
+ONE, FEW, MANY = BatchShape(P=1, N=1), BatchShape(P=2, N=3), BatchShape(P=4, N=10)
+TIMESTEPS = (0, 12, 50)
+
+
+@pytest.fixture(scope="module")
+def model(random_pair):
+    return load_released(*random_pair)
+
+
+def made_for_cpu(model, shape):
+    traced = step_graph(model, shape)
+    return traced, cpu_graph(traced.model, shape.P * shape.N)
+
+
+@pytest.fixture(scope="module")
+def few(model):
+    return made_for_cpu(model, FEW)
+
+
+@pytest.fixture(scope="module")
+def many(model):
+    return made_for_cpu(model, MANY)
+
+
+def x_of(shape):
+    return np.random.default_rng(3).normal(0.0, 0.5, shape.state).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def one(model):
+    return made_for_cpu(model, ONE)
+
+
+@pytest.mark.parametrize(("size", "shape"), [("one", ONE), ("few", FEW), ("many", MANY)])
+def test_every_layer_and_epsilon_of_the_step(model, size, shape, request):
+    traced, graph = request.getfixturevalue(size)
+    comparisons = compare_step(model, graph, traced.taps, x_of(shape), TIMESTEPS)
+    assert len(comparisons) == len(TIMESTEPS) * (1 + 5 * 7 + 2)
+    assert [str(c) for c in comparisons if not c.passed] == []
+    assert rows_of(graph) == ("joints" if shape is MANY else "samples")
+
+
+@pytest.mark.parametrize("persons", [1, 3, EIGENBASIS_FROM])
+def test_every_layer_of_the_context_encoder(model, persons):
+    traced = context_graph(model, BatchShape(P=persons, N=1))
+    uv = np.random.default_rng(4).uniform(-1.0, 1.0, (persons, 17, 2)).astype(np.float32)
+    comparisons = compare_context(model, cpu_graph(traced.model, persons), traced.taps, uv)
+    assert [str(c) for c in comparisons if not c.passed] == []
+
+
+@pytest.mark.parametrize("shape", [FEW, MANY], ids=["few", "many"])
+def test_a_conditioned_pair_and_its_feature(conditioned_pair, shape):
+    model = load_conditioned(*conditioned_pair)
+    proved = graphs.proved_graphs(model, shape)
+    assert set(proved) == {(role, kind) for role in ("context", "step") for kind in ("fp32", "fp32-cpu")}
+    for role in ("context", "step"):
+        assert all(c.passed for c in proved[role, "fp32-cpu"].comparisons)
+    assert rows_of(proved["step", "fp32-cpu"].traced.model) == ("joints" if shape is MANY else "samples")
+
+
+def test_the_border_of_the_graph_is_the_portable_ones(few):
+    traced, graph = few
+    assert graphs.input_shapes(graph) == graphs.input_shapes(traced.model)
+    assert [o.name for o in graph.graph.output] == [o.name for o in traced.model.graph.output]
+
+
+def test_fewer_nodes_and_the_fused_operators(few, many):
+    for traced, graph in (few, many):
+        kinds = [node.op_type for node in graph.graph.node]
+        assert len(kinds) < 0.8 * len(traced.model.graph.node)
+        assert kinds.count("LayerNormalization") == 10
+        assert kinds.count("Attention") == 5
+        assert "Softmax" not in kinds
+    # Output matmul, two of the adjacency and two convolutions in each layer, and the input convolution.
+    assert [node.op_type for node in few[1].graph.node].count("Gemm") == 5 * 5 + 1
+
+
+def test_the_same_bytes_again(few):
+    assert cpu_graph(few[0].model, 6).SerializeToString(deterministic=True) == few[1].SerializeToString(deterministic=True)
+
+
+def test_the_released_norm_where_the_fused_one_errs_too_much(golden, monkeypatch):
+    model = load_released(golden.denoiser, golden.context)
+
+    def operators():
+        return [node.op_type for node in graphs.proved_graphs(model, ONE)["step", "fp32-cpu"].traced.model.graph.node]
+
+    assert operators().count("LayerNormalization") == 4
+    monkeypatch.setattr(graphs, "FP32_CPU_LAYER_REL", 5e-6)
+    assert "LayerNormalization" not in operators()
+    assert operators().count("Attention") == 2
+
+
+# Faults planted in the finished graphs.
+
+
+def altered(model: ModelProto, ending: str, change) -> ModelProto:
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    (tensor,) = [i for i in copy.graph.initializer if i.name.endswith(ending)]
+    tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(change(numpy_helper.to_array(tensor))), tensor.name))
+    return copy
+
+
+def first_layer_off(model, traced, graph, shape) -> str:
+    order = [*(t for t in traced.taps if t != "eps"), "eps"]
+    comparisons = compare_step(model, graph, traced.taps, x_of(shape), (12,))
+    off = {c.name.split()[-1]: c.relative for c in comparisons if not c.passed}
+    assert off, "the fault was not found"
+    assert max(off.values()) > 10 * FP32_CPU_LAYER_REL
+    return next(tap for tap in order if tap in off)
+
+
+@pytest.mark.parametrize("order", [(1, 0, 2), (0, 2, 1), (2, 1, 0)], ids=["q<->k", "k<->v", "q<->v"])
+@pytest.mark.parametrize("size", ["few", "many"])
+def test_scrambled_query_key_value_is_found(model, order, size, request):
+    traced, graph = request.getfixturevalue(size)
+
+    def scrambled(w):
+        return np.concatenate([np.split(w, 3, axis=1)[i] for i in order], axis=1)
+
+    wrong = altered(graph, "layers.2.attention.w_qkv", scrambled)
+    assert first_layer_off(model, traced, wrong, FEW if size == "few" else MANY) == "layer2.attention"
+
+
+def test_a_norm_without_the_unbiased_factor_is_found(model, few):
+    traced, graph = few
+    wrong = altered(graph, "layers.1.norm2.a_2.biased", lambda a: a * np.float32(np.sqrt(96 / 95)))
+    assert first_layer_off(model, traced, wrong, FEW) == "layer1.norm2"
+
+
+def test_exchanged_eigenvectors_are_found(model, many):
+    traced, graph = many
+    wrong = altered(graph, "layers.0.conv1.weight.spectral", lambda w: w[::-1])
+    assert first_layer_off(model, traced, wrong, MANY) == "layer0.conv1"
+
+
+def test_rows_read_in_the_wrong_order_are_found(model, many):
+    traced, graph = many
+    wrong = ModelProto()
+    wrong.CopyFrom(graph)
+    (entry,) = wrong.metadata_props
+    entry.value = "samples"
+    assert first_layer_off(model, traced, wrong, MANY) == "conv_in"
+
+
+def test_another_heads_bias_is_found(model, few):
+    traced, graph = few
+    wrong = altered(graph, "layers.0.attention.b_qkv", lambda b: np.roll(b, 24))
+    assert first_layer_off(model, traced, wrong, FEW) == "layer0.attention"
+
+
+def test_the_graph_is_well_formed(few, many):
+    for _, graph in (few, many):
+        onnx.checker.check_model(graph, full_check=True)
+        used = {name for node in graph.graph.node for name in node.input}
+        assert {i.name for i in graph.graph.initializer} <= used, "an initialiser is left over"
