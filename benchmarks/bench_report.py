@@ -6,7 +6,6 @@ import json
 import os
 import platform
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffpose_edge.atomic import atomic_file
+from diffpose_edge.benchmarks.bench_candidate import names_of
 from diffpose_edge.benchmarks.bench_rounds import Measured, Refused
 from diffpose_edge.benchmarks.machine import governor, processor, versions
 from diffpose_edge.errors import DiffPoseEdgeError
@@ -32,7 +32,7 @@ def report_of(found: Sequence[Measured], refused: Sequence[Refused]) -> dict[str
         "format_version": FORMAT_VERSION,
         "machine": machine(),
         "rows": [_row(measured) for measured in found],
-        "refused": [{**asdict(r.variant), "reason": r.reason} for r in refused],
+        "refused": [{**names_of(r.candidate), "reason": r.reason} for r in refused],
     }
 
 
@@ -43,7 +43,7 @@ def _row(measured: Measured) -> dict[str, Any]:
     summary["step"] = percentiles(each_step)
     p99, p50 = np.percentile(stages["frame"], [99, 50])
     return {
-        **asdict(measured.variant),
+        **names_of(measured.candidate),
         **measured.loaded.as_json(),
         "rounds": len(stages["frame"]),
         "ms": summary,

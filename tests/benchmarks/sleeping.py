@@ -3,34 +3,43 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from time import perf_counter, sleep
+from typing import Any
 
-from diffpose_edge.benchmarks.bench_variant import Variant, load_variant
+import numpy as np
+from numpy.typing import NDArray
+
+from diffpose_edge.benchmarks.bench_variant import Variant
 from diffpose_edge.errors import DiffPoseEdgeError
 from diffpose_edge.runtime import PoseRuntime
 
 ENCODER_S, STEP_S, FIRST_S = 0.012, 0.004, 0.15
 
 
-def load(variant: Variant) -> PoseRuntime:
-    """Load it; what is given as its precision is by how many percent its steps are slower, or how it fails."""
-    if variant.precision == "refused":
-        raise DiffPoseEdgeError("this machine has none of it")
-    runtime = load_variant(Variant(variant.bundle, K=variant.K))
-    backend = runtime._backend
-    assert backend is not None
-    slower, calls = 1.0 if variant.precision == "dies" else 1 + int(variant.precision) / 100, [0]
+class Sleeping(Variant):
+    """What is given as its precision is by how many percent its steps are slower, or how it fails."""
 
-    def encode() -> None:
-        calls[0] += 1
-        if variant.precision == "dies" and calls[0] == 4:
-            os._exit(7)
-        # The first call of a session is always slow; so is this one's.
-        _sleep(FIRST_S if calls[0] == 1 else ENCODER_S)
+    def runtime(self) -> PoseRuntime:
+        if self.precision == "refused":
+            raise DiffPoseEdgeError("this machine has none of it")
+        runtime = Variant(self.bundle, K=self.K).runtime()
+        backend = runtime._backend
+        assert backend is not None
+        slower, calls = 1.0 if self.precision == "dies" else 1 + int(self.precision) / 100, [0]
 
-    backend.encode = encode  # type: ignore[method-assign]
-    backend.step = lambda k: _sleep(slower * STEP_S)  # type: ignore[attr-defined]
-    return runtime
+        def encode() -> None:
+            calls[0] += 1
+            if self.precision == "dies" and calls[0] == 4:
+                os._exit(7)
+            # The first call of a session is always slow; so is this one's.
+            _sleep(FIRST_S if calls[0] == 1 else ENCODER_S)
+
+        backend.encode = encode  # type: ignore[method-assign]
+        backend.step = lambda k: _sleep(slower * STEP_S)  # type: ignore[attr-defined]
+        return runtime
 
 
 def _sleep(seconds: float) -> None:
@@ -39,3 +48,33 @@ def _sleep(seconds: float) -> None:
     sleep(max(0.0, seconds - 0.002))
     while perf_counter() < end:
         pass
+
+
+class Napping:
+    """A loaded candidate that is no runtime at all."""
+
+    N, P, F, timesteps = 1, 1, 1, (7,)
+
+    def estimate(self) -> NDArray[np.float64]:
+        began = perf_counter()
+        _sleep(STEP_S)
+        # Of the encoder and the aggregation it knows nothing.
+        return np.array([STEP_S, np.nan, np.nan, perf_counter() - began])
+
+    def describe(self) -> dict[str, Any]:
+        return {"backend": "nap"}
+
+
+@dataclass(frozen=True)
+class Nap:
+    """A candidate other than the runtime: one step."""
+
+    bundle: str = "none"
+    backend: str = "nap"
+    precision: str = "fp32"
+    K: int = 1
+    threads: int | None = None
+
+    @contextmanager
+    def load(self) -> Iterator[Napping]:
+        yield Napping()

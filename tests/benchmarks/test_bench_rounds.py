@@ -14,11 +14,12 @@ from diffpose_edge.benchmarks import bench_rounds
 from diffpose_edge.benchmarks.bench_compare import compared
 from diffpose_edge.benchmarks.bench_report import report_of
 from diffpose_edge.benchmarks.bench_rounds import Measured, measured
-from diffpose_edge.benchmarks.bench_variant import Variant, people_of_clip
+from diffpose_edge.benchmarks.bench_variant import people_of_clip
 from diffpose_edge.bundle import load_bundle
 from diffpose_edge.errors import DiffPoseEdgeError
 
 from . import sleeping
+from .sleeping import Nap, Sleeping
 
 ROUNDS, K = 12, 3
 
@@ -26,9 +27,9 @@ ROUNDS, K = 12, 3
 @pytest.fixture(scope="module")
 def found(golden_bundle: Path) -> list[Measured]:
     """The same bundle twice, with steps as they are and three times as slow."""
-    variants = [Variant(str(golden_bundle), precision=slower, K=K) for slower in ("0", "200")]
+    variants = [Sleeping(str(golden_bundle), precision=slower, K=K) for slower in ("0", "200")]
     done: list[int] = []
-    found, refused = measured(variants, ROUNDS, warm_up=2, load=sleeping.load, progress=done.append)
+    found, refused = measured(variants, ROUNDS, warm_up=2, progress=done.append)
     assert refused == []
     assert done == [1] * (ROUNDS + 2)
     assert multiprocessing.active_children() == []
@@ -79,26 +80,35 @@ def test_each_round_begins_with_another_variant(golden_bundle: Path, monkeypatch
     asked: list[str] = []
     real = bench_rounds._answer
 
-    def answer(connection: object, variant: Variant) -> object:
-        asked.append(variant.precision)
-        return real(connection, variant)  # type: ignore[arg-type]
+    def answer(connection: object, candidate: Sleeping) -> object:
+        asked.append(candidate.precision)
+        return real(connection, candidate)  # type: ignore[arg-type]
 
     monkeypatch.setattr(bench_rounds, "_answer", answer)
-    measured([Variant(str(golden_bundle), precision=name, K=1) for name in ("0", "1", "2")], 2, warm_up=1, load=sleeping.load)
+    measured([Sleeping(str(golden_bundle), precision=name, K=1) for name in ("0", "1", "2")], 2, warm_up=1)
     assert asked == [*"012", *"012", *"120", *"201"]
 
 
+def test_what_is_no_runtime_takes_its_turn_beside_it(golden_bundle: Path) -> None:
+    found, refused = measured([Sleeping(str(golden_bundle), precision="0", K=1), Nap()], 2, warm_up=0)
+    row = report_of(found, refused)["rows"][1]
+    assert (row["bundle"], row["backend"], row["K"], row["threads"], row["timesteps"]) == ("none", "nap", 1, None, [7])
+    assert row["ms"]["step"]["p50"] == pytest.approx(1000 * sleeping.STEP_S)
+    assert row["ms"]["encoder"]["p50"] is None
+    assert row["ms"]["frame"]["p50"] >= 1000 * sleeping.STEP_S
+
+
 def test_what_is_refused_is_told_and_the_others_go_on(golden_bundle: Path) -> None:
-    variants = [Variant(str(golden_bundle), precision=name, K=1) for name in ("refused", "0")]
-    found, refused = measured(variants, 1, warm_up=0, load=sleeping.load)
-    assert [one.variant.precision for one in found] == ["0"]
-    assert [(r.variant.precision, r.reason) for r in refused] == [("refused", "this machine has none of it")]
+    variants = [Sleeping(str(golden_bundle), precision=name, K=1) for name in ("refused", "0")]
+    found, refused = measured(variants, 1, warm_up=0)
+    assert [one.candidate.precision for one in found] == ["0"]
+    assert [(r.candidate.precision, r.reason) for r in refused] == [("refused", "this machine has none of it")]
 
 
 def test_a_process_that_dies_is_an_error_and_takes_the_others_with_it(golden_bundle: Path) -> None:
-    variants = [Variant(str(golden_bundle), precision=name, K=1) for name in ("0", "dies")]
+    variants = [Sleeping(str(golden_bundle), precision=name, K=1) for name in ("0", "dies")]
     with pytest.raises(DiffPoseEdgeError, match=r"the process that ran golden onnxruntime dies K=1 1 thr\. ended before it answered"):
-        measured(variants, 9, load=sleeping.load)
+        measured(variants, 9)
     assert multiprocessing.active_children() == []
 
 
@@ -118,7 +128,7 @@ def test_what_is_shown_is_real_and_everybody_is_seen(request: pytest.FixtureRequ
 
 
 def test_a_robot_needs_neither_pytorch_nor_onnx_for_it() -> None:
-    modules = ", ".join(f"diffpose_edge.benchmarks.bench_{part}" for part in ("variant", "rounds", "report", "compare"))
+    modules = ", ".join(f"diffpose_edge.benchmarks.bench_{part}" for part in ("candidate", "variant", "rounds", "report", "compare"))
     program = f"import sys, diffpose_edge.cli.bench, {modules}; print({{'torch', 'onnx', 'matplotlib'}} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert result.stdout == "set()\n"

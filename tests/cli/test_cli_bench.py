@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from diffpose_edge.benchmarks.bench_candidate import Loaded
 from diffpose_edge.benchmarks.bench_compare import compared
 from diffpose_edge.benchmarks.bench_report import load_report, percentiles, report_of, save_report
 from diffpose_edge.benchmarks.bench_rounds import Measured, measured
-from diffpose_edge.benchmarks.bench_variant import Loaded, Variant
+from diffpose_edge.benchmarks.bench_variant import Variant
 
 from .conftest import Mistake, Run
 
