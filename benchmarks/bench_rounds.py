@@ -8,7 +8,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from time import sleep
 from typing import Any
@@ -17,21 +17,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffpose_edge.benchmarks.bench_candidate import AFTER_STEPS, Candidate, Loaded, serve
+from diffpose_edge.benchmarks.telemetry import Telemetry
 from diffpose_edge.errors import DiffPoseEdgeError
 
 # Between two estimates: the threads of the one before have stopped spinning for work by then.
 PAUSE_S = 0.002
+# How often there is time for something else: before the rounds, among and after them.
+INTERLUDES = 5
 # How long a process may take to end when it is told to, before it is ended.
 PATIENCE_S = 10.0
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A candidate and its samples: ``stages`` by name, in milliseconds, (rounds,), or (rounds, K) for "steps"."""
+    """A candidate and its samples: ``stages`` by name, in milliseconds, (rounds,), or (rounds, K) for "steps"; ``joules`` (rounds,):
+    what the processors took meanwhile, None where no counter tells.
+    """
 
     candidate: Candidate
     loaded: Loaded
     stages: dict[str, NDArray[np.float64]]
+    joules: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)
@@ -47,43 +53,73 @@ def measured(
     rounds: int,
     *,
     warm_up: int = 10,
+    telemetry: Telemetry | None = None,
+    interlude: Callable[[], None] = lambda: None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> tuple[list[Measured], list[Refused]]:
     """Run every candidate once in each of ``warm_up + rounds`` rounds; return what the last ``rounds`` took, and what was refused.
 
-    Each is loaded in a process of its own. Each round begins with another one, so that none always follows the same one.
-    ``progress`` hears of each round. Raises DiffPoseEdgeError when a candidate's process ends on the way.
+    Each is loaded in a process of its own, and each round has another order, so that none always follows the same one.
+    ``telemetry`` is sampled during the rounds that count; ``interlude`` is called before, three times among and after them,
+    while no candidate runs; ``progress`` hears of each round. Raises DiffPoseEdgeError when a candidate's process ends on the way.
     """
     if rounds < 1 or warm_up < 0:
         raise DiffPoseEdgeError(f"expected one round or more and no negative warm-up, got {rounds} and {warm_up}")
     refused: list[Refused] = []
     with ExitStack() as stack:
-        running: list[tuple[Candidate, Loaded, Connection]] = []
+        running: list[_Running] = []
         for candidate in candidates:  # one after another: loads do not disturb each other's times
             connection = stack.enter_context(_process(candidate))
             answer = _answer(connection, candidate)
             if isinstance(answer, Loaded):
-                running.append((candidate, answer, connection))
+                running.append(_Running(candidate, answer, connection))
             else:
                 refused.append(Refused(candidate, answer))
-        samples: list[list[NDArray[np.float64]]] = [[] for _ in running]
-        for index in range(warm_up + rounds):
-            for turn in range(len(running)):
-                which = (index + turn) % len(running)
-                candidate, _, connection = running[which]
-                sleep(PAUSE_S)
-                connection.send("run")
-                sample = _answer(connection, candidate)
-                if index >= warm_up:
-                    samples[which].append(sample)
+        rng = np.random.default_rng(0)
+        pauses = set(np.linspace(0, rounds, INTERLUDES).round().astype(int).tolist())
+        for index in range(-warm_up, rounds):
+            if index in pauses and running:
+                interlude()
+            if index == 0 and telemetry is not None:
+                telemetry.sample(now=True)
+            for which in rng.permutation(len(running)):
+                running[which].take_turn(telemetry, counts=index >= 0)
             progress(1)
-    return [_measured(candidate, loaded, np.stack(taken)) for (candidate, loaded, _), taken in zip(running, samples, strict=True)], refused
+        if telemetry is not None:
+            telemetry.sample(now=True)
+        if running:
+            interlude()
+    return [one.measured() for one in running], refused
 
 
-def _measured(candidate: Candidate, loaded: Loaded, seconds: NDArray[np.float64]) -> Measured:
-    ms = 1000 * seconds
-    stages = {name: ms[:, candidate.K + i] for i, name in enumerate(AFTER_STEPS)}
-    return Measured(candidate, loaded, {"steps": ms[:, : candidate.K], **stages})
+@dataclass
+class _Running:
+    """A candidate's process, and its samples so far: seconds, and joules where they are told."""
+
+    candidate: Candidate
+    loaded: Loaded
+    connection: Connection
+    seconds: list[NDArray[np.float64]] = field(default_factory=list)
+    joules: list[float] = field(default_factory=list)
+
+    def take_turn(self, telemetry: Telemetry | None, *, counts: bool) -> None:
+        sleep(PAUSE_S)
+        before = None if telemetry is None else telemetry.joules()
+        self.connection.send("run")
+        sample = _answer(self.connection, self.candidate)
+        after = None if telemetry is None else telemetry.joules()
+        if not counts:
+            return
+        self.seconds.append(sample)
+        if before is not None and after is not None:
+            self.joules.append(after - before)
+        if telemetry is not None:
+            telemetry.sample()
+
+    def measured(self) -> Measured:
+        ms, K = 1000 * np.stack(self.seconds), self.candidate.K
+        stages = {name: ms[:, K + i] for i, name in enumerate(AFTER_STEPS)}
+        return Measured(self.candidate, self.loaded, {"steps": ms[:, :K], **stages}, np.array(self.joules) if self.joules else None)
 
 
 @contextmanager

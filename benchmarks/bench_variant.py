@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -55,14 +57,20 @@ class RuntimeEstimator:
         manifest = runtime.bundle.manifest
         self.N, self.P, self.F = manifest.shape.N, manifest.shape.P, manifest.shape.F
         self.timesteps = trailing_timesteps(manifest.T, K)
-        self._runtime, self._people = runtime, people_of_clip(manifest)
+        self._runtime, self._people, self._weights = runtime, people_of_clip(manifest), weights_of(manifest)
 
     def estimate(self) -> NDArray[np.float64]:
         timings = self._runtime.estimate(self._people, seed=0, timesteps=self.timesteps).timings
         return np.array([*timings.steps, timings.context, timings.aggregate, timings.total])
 
     def describe(self) -> dict[str, Any]:
-        return self._runtime.describe()
+        return {**self._runtime.describe(), "weights": self._weights}
+
+
+def weights_of(manifest: Manifest) -> str:
+    """Return a short name of the checkpoints that a bundle was made from: bundles of other N and P have the same."""
+    made_from = manifest.provenance.get("checkpoints", {})
+    return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:8] if made_from else ""
 
 
 def people_of_clip(manifest: Manifest) -> NDArray[np.float32]:

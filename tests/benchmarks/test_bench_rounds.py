@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import subprocess
 import sys
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from diffpose_edge.benchmarks.bench_compare import compared
 from diffpose_edge.benchmarks.bench_report import report_of
 from diffpose_edge.benchmarks.bench_rounds import Measured, measured
 from diffpose_edge.benchmarks.bench_variant import people_of_clip
+from diffpose_edge.benchmarks.telemetry import Source, Telemetry
 from diffpose_edge.bundle import load_bundle
 from diffpose_edge.errors import DiffPoseEdgeError
 
@@ -76,17 +78,57 @@ def test_a_regression_that_was_planted_is_found(found: list[Measured]) -> None:
     assert {change.stage: change.verdict for change in compared(*reversed(reports)).changes}["step"] == "faster"
 
 
-def test_each_round_begins_with_another_variant(golden_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_candidate_always_follows_the_same_one(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     real = bench_rounds._answer
 
-    def answer(connection: object, candidate: Sleeping) -> object:
-        asked.append(candidate.precision)
+    def answer(connection: object, candidate: Nap) -> object:
+        asked.append(candidate.bundle)
         return real(connection, candidate)  # type: ignore[arg-type]
 
     monkeypatch.setattr(bench_rounds, "_answer", answer)
-    measured([Sleeping(str(golden_bundle), precision=name, K=1) for name in ("0", "1", "2")], 2, warm_up=1)
-    assert asked == [*"012", *"012", *"120", *"201"]
+    measured([Nap(name) for name in "abc"], 20, warm_up=1)
+    rounds = [asked[i : i + 3] for i in range(3, len(asked), 3)]
+    assert len(rounds) == 21
+    assert all(sorted(names) == ["a", "b", "c"] for names in rounds)
+    assert {tuple(names) for names in rounds} == set(permutations("abc"))
+
+
+class Counter(Source):
+    """A double of a machine's meters: a clock, and a counter of joules that rises by one whenever it is asked."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def joules(self) -> float:
+        self.asked += 1
+        return float(self.asked)
+
+    def read(self) -> dict[tuple[str, str], float]:
+        return {("clock_mhz", "fastest core"): 3000.0}
+
+    def close(self) -> None:
+        pass
+
+
+def test_telemetry_is_sampled_and_joules_belong_to_estimates_that_count() -> None:
+    counter = Counter()
+    with Telemetry({"counter": lambda: counter}, interval_s=0.0) as telemetry:
+        telemetry.joules = counter.joules  # type: ignore[method-assign]
+        found, _ = measured([Nap("a"), Nap("b")], 3, warm_up=2, telemetry=telemetry)
+        samples = telemetry.summary()["samples"]
+    assert [one.joules.tolist() for one in found if one.joules is not None] == [[1.0] * 3] * 2
+    assert counter.asked == 2 * 2 * (3 + 2)
+    assert samples == 2 * 3 + 2
+
+
+def test_interludes_are_before_among_and_after_the_rounds_that_count() -> None:
+    seen: list[str] = []
+    measured([Nap()], 8, warm_up=1, interlude=lambda: seen.append("interlude"), progress=lambda done: seen.append("round"))
+    assert " ".join(seen).replace("round", "r").replace("interlude", "i") == "r i r r i r r i r r i r r i"
+    seen.clear()
+    measured([], 8, interlude=lambda: seen.append("interlude"))
+    assert seen == []
 
 
 def test_what_is_no_runtime_takes_its_turn_beside_it(golden_bundle: Path) -> None:
