@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from diffpose_edge.atomic import atomic_file
 from diffpose_edge.benchmarks.bench_candidate import names_of
+from diffpose_edge.benchmarks.bench_floor import Floors, costs_of, floor_of
 from diffpose_edge.benchmarks.bench_rounds import Measured, Refused
 from diffpose_edge.benchmarks.machine import governor, processor, versions
 from diffpose_edge.benchmarks.scaling_fit import scalings
@@ -25,37 +26,58 @@ FORMAT = "diffpose-edge-bench"
 # 2: orders drawn anew in each round; floors, telemetry, scaling. 1 had none of it, and is read as such.
 FORMAT_VERSION = 2
 PERCENTILES = (50, 90, 95, 99, 100)
-PACKAGES = ("diffpose-edge", "numpy", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt_rtx_cu13", "cuda-bindings", "pycuda", "torch", "openvino")
+PACKAGES = (
+    "diffpose-edge",
+    "numpy",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "tensorrt",
+    "tensorrt_rtx_cu13",
+    "cuda-bindings",
+    "pycuda",
+    "torch",
+    "openvino",
+)
 
 
-def report_of(found: Sequence[Measured], refused: Sequence[Refused], telemetry: dict[str, Any] | None = None) -> dict[str, Any]:
+def report_of(
+    found: Sequence[Measured], refused: Sequence[Refused], telemetry: dict[str, Any] | None = None, floors: Floors | None = None
+) -> dict[str, Any]:
     """Return a report as plain values; docs/bench.md has its fields. Times are in milliseconds. ``telemetry``: its summary."""
+    peaks = None if floors is None else floors.as_json()
     report = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "machine": machine(),
         "telemetry": telemetry,
-        "rows": [_row(measured, telemetry, alone=len(found) == 1) for measured in found],
+        "floors": peaks,
+        "floors_missing": "not measured" if floors is None else floors.missing,
+        "rows": [_row(measured, telemetry, peaks, alone=len(found) == 1) for measured in found],
         "refused": [{**names_of(r.candidate), "reason": r.reason} for r in refused],
     }
     return {**report, "scaling": [one.as_json() for one in scalings(report)]}
 
 
-def _row(measured: Measured, telemetry: dict[str, Any] | None, alone: bool) -> dict[str, Any]:
+def _row(measured: Measured, telemetry: dict[str, Any] | None, peaks: dict[str, Any] | None, alone: bool) -> dict[str, Any]:
     stages = measured.stages
     each_step = stages["steps"]
     summary = {name: percentiles(values) for name, values in stages.items() if name != "steps"}
     summary["step"] = percentiles(each_step)
     p99, p50 = np.percentile(stages["frame"], [99, 50])
     rounds = len(stages["frame"])
+    candidate = measured.candidate
+    cost, unknown = costs_of(candidate)
     return {
-        **names_of(measured.candidate),
+        **names_of(candidate),
         **measured.loaded.as_json(),
         "rounds": rounds,
         "ms": summary,
         "ms_of_step": [percentiles(each_step[:, k]) for k in range(each_step.shape[1])],
         # p99 / p50: how much longer the slow frames take.
         "jitter": round(float(p99 / p50), 4),
+        "cost": cost,
+        "cost_missing": unknown,
+        "floor": floor_of(cost, peaks, candidate.threads, candidate.K, summary),
         "energy_per_frame": energy_per_frame(measured.joules, telemetry, rounds, alone),
         "samples_ms": {name: _listed(values) for name, values in stages.items()},
     }

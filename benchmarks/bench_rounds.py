@@ -54,14 +54,15 @@ def measured(
     *,
     warm_up: int = 10,
     telemetry: Telemetry | None = None,
-    interlude: Callable[[], None] = lambda: None,
+    interlude: Callable[[int], None] = lambda index: None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> tuple[list[Measured], list[Refused]]:
     """Run every candidate once in each of ``warm_up + rounds`` rounds; return what the last ``rounds`` took, and what was refused.
 
     Each is loaded in a process of its own, and each round has another order, so that none always follows the same one.
-    ``telemetry`` is sampled during the rounds that count; ``interlude`` is called before, three times among and after them,
-    while no candidate runs; ``progress`` hears of each round. Raises DiffPoseEdgeError when a candidate's process ends on the way.
+    ``telemetry`` is sampled during the rounds that count; ``interlude`` is called before, three times among and after them with
+    the number of the round to come, while no candidate runs; ``progress`` hears of each round. Raises DiffPoseEdgeError when a
+    candidate's process ends on the way.
     """
     if rounds < 1 or warm_up < 0:
         raise DiffPoseEdgeError(f"expected one round or more and no negative warm-up, got {rounds} and {warm_up}")
@@ -79,7 +80,7 @@ def measured(
         pauses = set(np.linspace(0, rounds, INTERLUDES).round().astype(int).tolist())
         for index in range(-warm_up, rounds):
             if index in pauses and running:
-                interlude()
+                interlude(index)
             if index == 0 and telemetry is not None:
                 telemetry.sample(now=True)
             for which in rng.permutation(len(running)):
@@ -88,7 +89,7 @@ def measured(
         if telemetry is not None:
             telemetry.sample(now=True)
         if running:
-            interlude()
+            interlude(rounds)
     return [one.measured() for one in running], refused
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from diffpose_edge.bundle import load_bundle
 from diffpose_edge.clips import street_walk
-from diffpose_edge.manifest import Manifest
+from diffpose_edge.manifest import GRAPHS, Manifest
 from diffpose_edge.runtime import PoseRuntime
 from diffpose_edge.schedule import trailing_timesteps
 
@@ -45,6 +45,25 @@ class Variant:
         """Load it; see :class:`diffpose_edge.benchmarks.bench_candidate.Candidate`."""
         with self.runtime() as runtime:
             yield RuntimeEstimator(runtime, self.K)
+
+    def graphs(self) -> dict[str, bytes]:
+        """Return the graphs that it runs, by role. Raises BundleError."""
+        bundle = load_bundle(self.bundle)
+        return {role: bundle.read(role, self.precision) for role in GRAPHS}
+
+
+def variants_of(
+    bundles: Iterable[str | Path], backends: Sequence[str], precisions: Sequence[str], steps: Sequence[int], threads: Sequence[int]
+) -> list[Variant]:
+    """Return every combination; numbers of threads count for ONNX Runtime on the CPU alone."""
+    return [
+        Variant(str(bundle), backend, precision, K, count)
+        for bundle in bundles
+        for backend in backends
+        for precision in precisions
+        for K in steps
+        for count in (threads if backend == "onnxruntime" else [None])
+    ]
 
 
 class RuntimeEstimator:

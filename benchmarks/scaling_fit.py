@@ -22,7 +22,10 @@ from diffpose_edge.benchmarks.bench_compare import BATCHES, T_99, samples_of
 OFF_LINE = 0.05
 # What grows with which, and the stage whose latency shows it.
 AXES = (("N", "step"), ("P", "frame"), ("K", "frame"), ("threads", "step"))
-LINE, ABOVE, BELOW, FEW = "a line", "faster than a line", "slower than a line", "two points, which are always on a line"
+# A latency that is known no better than this cannot show a bend.
+TOO_NOISY = 0.10
+LINE, ABOVE, BELOW = "a line", "faster than a line", "slower than a line"
+FEW, NOISY = "two points, which are always on a line", "too noisy to tell"
 
 
 @dataclass(frozen=True)
@@ -55,13 +58,14 @@ class Scaling:
         """Return it as plain values, the fit's among them."""
         return {"axis": self.axis, "stage": self.stage, "of": self.of, **asdict(self.fit)}
 
-    def __str__(self) -> str:
-        x = "1/threads" if self.axis == "threads" else self.axis
-        fit = self.fit
-        return (
-            f"{self.stage} over {x}, {self.of}: {fit.a:.3f} + {fit.b:.3f} {x} ms, points off by up to {fit.residual:.1%} "
-            f"(known to {fit.noise:.1%}): {fit.verdict}"
-        )
+
+def said(one: Mapping[str, Any]) -> str:
+    """Return a scaling, as plain values, in words."""
+    x = "1/threads" if one["axis"] == "threads" else one["axis"]
+    return (
+        f"{one['stage']} over {x}, {one['of']}: {one['a']:.3f} {one['b']:+.3f} {x} ms, points off by up to {one['residual']:.1%}, "
+        f"noise {one['noise']:.1%}: {one['verdict']}"
+    )
 
 
 def fit_line(x: ArrayLike, y: ArrayLike, noise: float = 0.0) -> Fit:
@@ -86,6 +90,8 @@ def _weighted(x: NDArray[np.float64], y: NDArray[np.float64], degree: int) -> ND
 def _verdict(x: NDArray[np.float64], y: NDArray[np.float64], residual: float, noise: float) -> str:
     if len(np.unique(x)) < 3:
         return FEW
+    if noise > TOO_NOISY:
+        return NOISY
     if residual <= max(OFF_LINE, noise):
         return LINE
     return ABOVE if _weighted(x, y, 2)[2] > 0 else BELOW

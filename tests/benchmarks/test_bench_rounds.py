@@ -124,10 +124,10 @@ def test_telemetry_is_sampled_and_joules_belong_to_estimates_that_count() -> Non
 
 def test_interludes_are_before_among_and_after_the_rounds_that_count() -> None:
     seen: list[str] = []
-    measured([Nap()], 8, warm_up=1, interlude=lambda: seen.append("interlude"), progress=lambda done: seen.append("round"))
-    assert " ".join(seen).replace("round", "r").replace("interlude", "i") == "r i r r i r r i r r i r r i"
+    measured([Nap()], 8, warm_up=1, interlude=lambda index: seen.append(f"i{index}"), progress=lambda done: seen.append("r"))
+    assert " ".join(seen) == "r i0 r r i2 r r i4 r r i6 r r i8"
     seen.clear()
-    measured([], 8, interlude=lambda: seen.append("interlude"))
+    measured([], 8, interlude=lambda index: seen.append(f"i{index}"))
     assert seen == []
 
 
@@ -170,7 +170,8 @@ def test_what_is_shown_is_real_and_everybody_is_seen(request: pytest.FixtureRequ
 
 
 def test_a_robot_needs_neither_pytorch_nor_onnx_for_it() -> None:
-    modules = ", ".join(f"diffpose_edge.benchmarks.bench_{part}" for part in ("candidate", "variant", "rounds", "report", "compare"))
-    program = f"import sys, diffpose_edge.cli.bench, {modules}; print({{'torch', 'onnx', 'matplotlib'}} & set(sys.modules))"
+    parts = ("candidate", "variant", "rounds", "run", "floor", "report", "compare")
+    modules = ", ".join(("diffpose_edge.cli.bench_sweep", *(f"diffpose_edge.benchmarks.bench_{part}" for part in parts)))
+    program = f"import sys, {modules}; print({{'torch', 'onnx', 'onnxruntime.quantization', 'matplotlib', 'jinja2'}} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert result.stdout == "set()\n"

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from diffpose_edge.benchmarks.scaling_fit import ABOVE, BELOW, FEW, LINE, fit_line, median_noise, scalings
+from diffpose_edge.benchmarks.scaling_fit import ABOVE, BELOW, FEW, LINE, NOISY, fit_line, median_noise, said, scalings
 
 SAMPLES = np.array([1.0, 5.0, 20.0])
 
@@ -35,7 +35,10 @@ def test_planted_lines_and_squares_are_told_apart_in_noise(seed: int) -> None:
 
 def test_what_is_hidden_in_the_noise_is_no_finding() -> None:
     square = 0.5 + 0.25 * SAMPLES + 2.75 * (SAMPLES / 20) ** 2
-    assert fit_line(SAMPLES, square, noise=0.5).verdict == LINE
+    assert fit_line(SAMPLES, square, noise=0.5).verdict == NOISY
+    slight = 0.5 + 0.25 * SAMPLES + 1.2 * (SAMPLES / 20) ** 2
+    assert 0.05 < fit_line(SAMPLES, slight).residual < 0.09
+    assert (fit_line(SAMPLES, slight).verdict, fit_line(SAMPLES, slight, noise=0.09).verdict) == (ABOVE, LINE)
 
 
 def test_two_points_prove_nothing() -> None:
@@ -69,13 +72,13 @@ def test_rows_of_a_report_that_differ_in_one_thing_make_a_fit() -> None:
     over_n, over_k = found["N", "step"].fit, found["K", "frame"].fit
     assert (over_n.x, over_n.a, over_n.b, over_n.verdict) == ((1, 5, 20), pytest.approx(1.0), pytest.approx(0.5), LINE)
     assert (over_k.x, over_k.verdict) == ((2, 5, 10), LINE)
-    assert "0.500 N ms, points off by up to 0.0%" in str(found["N", "step"])
+    assert "+0.500 N ms, points off by up to 0.0%" in said(found["N", "step"].as_json())
 
 
 def test_threads_are_fitted_over_their_inverse() -> None:
     [found] = scalings({"rows": [row(2 * (1.0 + 4.0 / threads), threads=threads) for threads in (1, 2, 4)]})
     assert (found.fit.a, found.fit.b, found.fit.verdict) == (pytest.approx(1.0), pytest.approx(4.0), LINE)
-    assert "1/threads" in str(found)
+    assert "1/threads" in said(found.as_json())
 
 
 def test_a_stage_that_is_not_told_makes_no_fit() -> None:
