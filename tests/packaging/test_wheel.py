@@ -52,6 +52,7 @@ def test_the_wheel_has_data_types_marker_licences_and_entry_point(wheel):
         "data/held_out.npz",
         "data/README.md",
         "weights/frame/denoiser.safetensors",
+        "benchmarks/bench_report.html.j2",
     ):
         assert f"diffpose_edge/{wanted}" in inside
     info = f"diffpose_edge-{diffpose_edge.__version__}.dist-info"
@@ -62,7 +63,7 @@ def test_the_wheel_has_data_types_marker_licences_and_entry_point(wheel):
         metadata = content.read(f"{info}/METADATA").decode()
     base = [line for line in metadata.splitlines() if line.startswith("Requires-Dist") and "extra ==" not in line]
     assert base == ["Requires-Dist: numpy>=1.23"]
-    for extra in ("export", "cpu", "tensorrt", "cuda", "pycuda", "train", "report", "ros", "cli", "test"):
+    for extra in ("export", "cpu", "tensorrt", "cuda", "pycuda", "train", "report", "telemetry", "ros", "cli", "test"):
         assert f"Provides-Extra: {extra}" in metadata
 
 
