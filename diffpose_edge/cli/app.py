@@ -7,6 +7,7 @@ import typer
 import diffpose_edge
 from diffpose_edge.cli import (
     bench,
+    bench_sweep,
     build,
     calibrate,
     convert,
@@ -55,6 +56,7 @@ app.command("sensitivity")(sensitivity.sensitivity)
 app.command("build")(build.build)
 app.command("verify")(verify.verify)
 app.command("evaluate")(evaluate.evaluate)
+bench.bench.command("sweep")(bench_sweep.sweep)
 app.add_typer(bench.bench, name="bench")
 app.command("train")(train.train)
 app.command("inspect")(inspect.inspect)

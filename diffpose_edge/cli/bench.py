@@ -2,59 +2,115 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
 from diffpose_edge.atomic import check_file_place
 from diffpose_edge.bundle import load_bundle
-from diffpose_edge.cli.terminal import counting, out, say
-from diffpose_edge.errors import DiffPoseEdgeError
+from diffpose_edge.cli.bench_tables import print_comparison, print_report, print_scaling
+from diffpose_edge.cli.terminal import counting, say
+from diffpose_edge.errors import DiffPoseEdgeError, OutputError
+from diffpose_edge.extras import require
+
+if TYPE_CHECKING:
+    from diffpose_edge.benchmarks.bench_candidate import Candidate
 
 bench = typer.Typer(help="Measure latency: of an estimate, and of each diffusion step.", no_args_is_help=True)
+
+Backends = Annotated[list[str] | None, typer.Option("--backend", help="May be given more than once (default: onnxruntime).")]
+Precisions = Annotated[list[str] | None, typer.Option("--precision", help="May be given more than once (default: fp32).")]
+Steps = Annotated[list[int] | None, typer.Option("--steps", help="K; may be given more than once (default: 5).", min=1)]
+Threads = Annotated[
+    list[int] | None, typer.Option("--threads", help="CPU threads within an operator; may be given more than once (default: 1).", min=1)
+]
+Rounds = Annotated[int, typer.Option("--rounds", help="Rounds that count.", min=12)]
+WarmUp = Annotated[int, typer.Option("--warm-up", help="Rounds before them.", min=0)]
+WithFloors = Annotated[bool, typer.Option("--floors/--no-floors", help="Measure what the processor can do at best, too.")]
+OutPath = Annotated[Path | None, typer.Option("--out", help="Write every sample as JSON to this file, for 'bench compare'.")]
+HtmlPath = Annotated[Path | None, typer.Option("--html", help="Write tables and pictures as one HTML file.")]
+PlotFolder = Annotated[Path | None, typer.Option("--plots", help="Write the pictures as PNGs into this folder.")]
 
 
 @bench.command("run")
 def run(
     bundles: Annotated[list[Path], typer.Argument(help="Bundles made by export; each has its own N and P.")],
-    backend: Annotated[list[str] | None, typer.Option(help="May be given more than once (default: onnxruntime).")] = None,
-    precision: Annotated[list[str] | None, typer.Option(help="May be given more than once (default: fp32).")] = None,
-    steps: Annotated[list[int] | None, typer.Option("--steps", help="K; may be given more than once (default: 5).", min=1)] = None,
-    threads: Annotated[
-        list[int] | None, typer.Option(help="CPU threads within an operator; may be given more than once (default: 1).", min=1)
-    ] = None,
-    rounds: Annotated[int, typer.Option(help="Rounds that count.", min=12)] = 60,
-    warm_up: Annotated[int, typer.Option(help="Rounds before them.", min=0)] = 10,
-    out_path: Annotated[Path | None, typer.Option("--out", help="Write every sample as JSON to this file, for 'bench compare'.")] = None,
+    backend: Backends = None,
+    precision: Precisions = None,
+    steps: Steps = None,
+    threads: Threads = None,
+    rounds: Rounds = 60,
+    warm_up: WarmUp = 10,
+    floors: WithFloors = True,
+    out_path: OutPath = None,
+    html_path: HtmlPath = None,
+    plot_folder: PlotFolder = None,
 ) -> None:
     """Measure every combination of bundle, backend, precision, K and threads, by turns, each in a process of its own."""
-    from diffpose_edge.benchmarks.bench_report import report_of, save_report
-    from diffpose_edge.benchmarks.bench_rounds import measured
-    from diffpose_edge.benchmarks.bench_variant import Variant
+    from diffpose_edge.benchmarks.bench_variant import variants_of
 
-    if out_path is not None:
-        check_file_place(out_path)
+    check_outputs(out_path, html_path, plot_folder)
     for path in bundles:
         load_bundle(path)
-    variants = [
-        Variant(str(bundle), name, kind, K, count if name == "onnxruntime" else None)
-        for bundle in bundles
-        for name in backend or ["onnxruntime"]
-        for kind in precision or ["fp32"]
-        for K in steps or [5]
-        for count in (threads or [1] if name == "onnxruntime" else [None])
-    ]
+    variants = variants_of(bundles, backend or ["onnxruntime"], precision or ["fp32"], steps or [5], threads or [1])
+    write_outputs(measure(variants, rounds, warm_up, floors), out_path, html_path, plot_folder)
+
+
+def measure(candidates: Sequence[Candidate], rounds: int, warm_up: int, floors: bool) -> dict[str, Any]:
+    """Measure candidates behind a progress bar and return the report."""
+    from diffpose_edge.benchmarks.bench_run import bench_run
+
     with counting("rounds", warm_up + rounds) as done:
-        found, refused = measured(variants, rounds, warm_up=warm_up, progress=done)
-    report = report_of(found, refused)
+        return bench_run(candidates, rounds, warm_up=warm_up, floors=floors, progress=done)
+
+
+def check_outputs(out_path: Path | None, html_path: Path | None, plot_folder: Path | None) -> None:
+    """Raise OutputError or MissingPackage before anything is measured when its report could not be written."""
+    for path in (out_path, html_path):
+        if path is not None:
+            check_file_place(path)
+    if html_path is not None:
+        require("jinja2", "matplotlib")
+    if plot_folder is not None:
+        require("matplotlib")
+        if not plot_folder.is_dir():
+            raise OutputError(f"cannot write pictures into {plot_folder}: expected a folder that exists")
+
+
+def write_outputs(report: dict[str, Any], out_path: Path | None, html_path: Path | None, plot_folder: Path | None) -> None:
+    """Print a report and write it wherever it was asked for. Raises DiffPoseEdgeError when it has no rows."""
+    from diffpose_edge.benchmarks.bench_report import save_report
+
     print_report(report)
+    print_scaling(report)
     if out_path is not None:
         save_report(report, out_path)
-    if not found:
+    if not report["rows"]:
         raise DiffPoseEdgeError("nothing could be measured: every variant was refused, for the reasons above")
+    if html_path is not None:
+        from diffpose_edge.benchmarks.bench_html import save_html
+
+        save_html(report, html_path)
+    if plot_folder is not None:
+        from diffpose_edge.benchmarks.bench_plots import save_pictures
+
+        for path in save_pictures(report, plot_folder):
+            say(f"wrote {path}")
+
+
+@bench.command("report")
+def report(
+    path: Annotated[Path, typer.Argument(metavar="REPORT", help="A report of 'bench run', 'bench sweep' or 'bench peers'.")],
+    html_path: HtmlPath = None,
+    plot_folder: PlotFolder = None,
+) -> None:
+    """Print a report that was written before, and draw it."""
+    from diffpose_edge.benchmarks.bench_report import load_report
+
+    check_outputs(None, html_path, plot_folder)
+    write_outputs(load_report(path), None, html_path, plot_folder)
 
 
 @bench.command("steps")
@@ -105,78 +161,6 @@ def compare(
     for name in ("processor", "governor", "versions"):
         if machines[0][name] != machines[1][name]:
             say(f"not the same {name}: {machines[0][name]} and {machines[1][name]}")
-    table = Table(title=f"{escape(a.name)} → {escape(b.name)}")
-    for heading, justify in (("row", "left"), ("stage", "left"), ("A ms", "right"), ("B ms", "right"), ("B/A", "right"), ("99 %", "right")):
-        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
-    table.add_column("")
-    previous: tuple[Any, ...] = ()
-    for change in found.changes:
-        if change.row != previous and previous:
-            table.add_section()
-        bundle, backend, precision, K, threads, N, P = change.row
-        name = f"{bundle} {backend} {precision} N={N} P={P} K={K}" + ("" if threads is None else f" {threads} thr.")
-        table.add_row(
-            escape(name if change.row != previous else ""),
-            change.stage,
-            f"{change.a:.3f}",
-            f"{change.b:.3f}",
-            f"{change.ratio:.3f}",
-            f"{change.low:.3f}-{change.high:.3f}",
-            change.verdict,
-        )
-        previous = change.row
-    out.print(table)
-    for path, rows in ((a, found.only_a), (b, found.only_b)):
-        for row in rows:
-            say(f"only in {path.name}: {' '.join(map(str, row))}")
+    print_comparison(found, a, b)
     if fail_on_slower and any(change.verdict == "slower" for change in found.changes):
         raise typer.Exit(1)
-
-
-def print_report(report: dict[str, Any]) -> None:
-    """Print the rows, the first of which is what the others' ratios are to."""
-    table = Table(title="latency, ms")
-    table.add_column("variant")
-    headings = (
-        "N",
-        "P",
-        "K",
-        "thr.",
-        "frame\np50",
-        "p99",
-        "max",
-        "step\np50",
-        "p99",
-        "encoder\np50",
-        "jitter",
-        "ratio",
-        "load\ns",
-        "first",
-        "MB",
-    )
-    for heading in headings:
-        table.add_column(heading, justify="right")
-    rows = report["rows"]
-    for row in rows:
-        frame, step, encoder = row["ms"]["frame"], row["ms"]["step"], row["ms"]["encoder"]
-        table.add_row(
-            escape(f"{Path(row['bundle']).name} {row['backend']} {row['precision']}"),
-            *(str(row[name]) for name in "NPK"),
-            "-" if row["threads"] is None else str(row["threads"]),
-            *(_ms(value) for value in (frame["p50"], frame["p99"], frame["max"], step["p50"], step["p99"], encoder["p50"])),
-            f"{row['jitter']:.2f}",
-            f"{frame['p50'] / rows[0]['ms']['frame']['p50']:.2f}",
-            f"{row['load_s']:.2f}",
-            _ms(row["first_ms"]),
-            f"{row['resident_mb']:.0f}",
-        )
-    if rows:
-        out.print(table)
-    for refused in report["refused"]:
-        say(f"refused: {Path(refused['bundle']).name} {refused['backend']} {refused['precision']} K={refused['K']}: {refused['reason']}")
-    where = report["machine"]
-    say(f"{where['processor']}, {where['cores']} cores, governor {where['governor'] or 'unknown'}, load {where['load_1min']} when it ended")
-
-
-def _ms(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"

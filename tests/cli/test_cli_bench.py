@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -47,7 +48,7 @@ def test_every_combination_is_a_row(cli: Run, golden_bundle: Path, conditioned_b
             assert 0 < ms["p50"] <= ms["p90"] <= ms["p95"] <= ms["p99"] <= ms["max"]
         assert row["ms"]["frame"]["p50"] > row["ms"]["step"]["p50"]
         assert row["jitter"] == pytest.approx(row["ms"]["frame"]["p99"] / row["ms"]["frame"]["p50"], abs=1e-3)
-    assert "latency, ms" in result.out
+    assert "latency, ms: onnxruntime fp32" in result.out
     assert "cores" in result.out
 
 
@@ -114,7 +115,7 @@ def test_reports_without_a_common_row_are_no_comparison(mistake: Mistake, report
         ('{"format": "other"}', "its format is 'other'"),
         ('{"format": "diffpose-edge-bench", "format_version": 1, "rows": [{}]}', "is not a report"),
         ('{"format": "diffpose-edge-bench", "format_version": 1, "rows": [{"rounds": 2, "samples_ms": {"frame": [1]}}]}', "another number"),
-        ('{"format": "diffpose-edge-bench", "format_version": 99, "rows": []}', "reads up to 1"),
+        ('{"format": "diffpose-edge-bench", "format_version": 99, "rows": []}', "reads up to 2"),
         (None, "cannot be read"),
     ],
 )
@@ -144,3 +145,73 @@ def test_a_report_of_what_a_backend_does_not_tell_is_json_and_can_be_compared(tm
     assert read["rows"][0]["samples_ms"]["steps"] == [[None, None]] * 12
     assert read["rows"][0]["ms"]["step"]["p50"] is None
     assert [change.stage for change in compared(read, read).changes] == ["frame", "aggregate"]
+
+
+def test_a_run_is_drawn_and_so_is_its_report_later(cli: Run, golden_bundle: Path, tmp_path: Path) -> None:
+    out, html, plots = tmp_path / "a.json", tmp_path / "a.html", tmp_path / "plots"
+    plots.mkdir()
+    options = ("--steps", 1, "--steps", 2, *QUICK, "--out", out, "--html", html, "--plots", plots)
+    ran = cli("bench", "run", golden_bundle, *options)
+    assert "frame over K" in ran.out
+    assert "GFLOP/s in matmuls" in ran.out
+    assert all(row["floor"]["ratio"]["frame"] > 1.0 for row in load_report(out)["rows"])
+    first = html.read_text(encoding="utf-8")
+    assert first.count("data:image/png;base64,") == 4
+    html.unlink()
+    again = cli("bench", "report", out, "--html", html)
+    assert "GFLOP/s in matmuls" in again.out
+    assert html.read_text(encoding="utf-8") == first
+    assert sorted(path.name for path in plots.iterdir()) == ["distribution.png", "rounds.png", "scaling.png", "steps.png"]
+
+
+def test_a_report_of_the_first_format_is_still_read(cli: Run, report: Path, tmp_path: Path) -> None:
+    content = json.loads(report.read_text())
+    content["format_version"] = 1
+    for name in ("telemetry", "floors", "floors_missing", "scaling"):
+        del content[name]
+    for row in content["rows"]:
+        for name in ("cost", "cost_missing", "floor", "energy_per_frame"):
+            del row[name]
+    old = tmp_path / "old.json"
+    old.write_text(json.dumps(content))
+    assert "no change" in cli("bench", "compare", old, report).out
+    assert "latency, ms" in cli("bench", "report", old, "--html", tmp_path / "old.html").out
+
+
+def test_pictures_that_could_not_be_written_are_refused_first(mistake: Mistake, golden_bundle: Path, report: Path, tmp_path: Path) -> None:
+    assert "cannot write" in mistake("bench", "run", golden_bundle, "--html", tmp_path / "no folder" / "a.html")
+    assert "expected a folder that exists" in mistake("bench", "report", report, "--plots", tmp_path / "none")
+
+
+@pytest.mark.slow
+def test_a_sweep_exports_measures_and_keeps_its_bundles(cli: Run, golden: SimpleNamespace, tmp_path: Path) -> None:
+    out = tmp_path / "sweep.json"
+    sweep = ("bench", "sweep", "--denoiser", golden.denoiser, "--context", golden.context, "--samples", 1, "--samples", 2)
+    sweep += ("--persons", 2, "--steps", 1, "--steps", 2, "--bundles", tmp_path, *QUICK, "--no-floors")
+    ran = cli(*sweep, "--out", out)
+    content = load_report(out)
+    assert [(row["N"], row["P"], row["K"]) for row in content["rows"]] == [(1, 2, 1), (1, 2, 2), (2, 2, 1), (2, 2, 2)]
+    assert {(one["axis"], len(one["x"])) for one in content["scaling"]} == {("N", 2), ("K", 2)}
+    assert "step over N" in ran.out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["sweep.json", *(f"{golden.denoiser.stem}-n{N}-p2" for N in (1, 2))]
+
+
+def test_a_sweep_can_be_listed(cli: Run) -> None:
+    said = cli(
+        "bench", "sweep", "--list", "--samples", 1, "--samples", 5, "--persons", 1, "--persons", 4, "--threads", 1, "--threads", 2
+    ).out
+    assert said.count("frame-n5-p4 onnxruntime fp32 K=5") == 2
+    assert "8 rows, 4 bundles; about" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--pair", "sketch"), "expected a pair out of frame, video"),
+        (("--pair", "frame", "--random-weights"), "got more than one"),
+        (("--denoiser", "a.pth"), "expected both --denoiser and --context"),
+        (("--bundles", "no-such-folder"), "expected a folder for the bundles"),
+    ],
+)
+def test_sweeps_that_mean_nothing_are_refused(mistake: Mistake, options: tuple[str, ...], said: str) -> None:
+    assert said in mistake("bench", "sweep", *options)
