@@ -169,7 +169,7 @@ def scaling(report: Report) -> Any:
     axes_of = [axis for axis in ("N", "P", "K", "threads") if any(fit["axis"] == axis for fit in fits)]
     if not axes_of:
         return None
-    same = set.intersection(*(set(fit["of"].split()) for fit in fits)) - {"thr."}
+    same = set.intersection(*(set(fit["of"].split()) for fit in fits))
     figure = _figure(max(6.5, 5.0 * len(axes_of)), 5.2)
     for axes, axis in zip(figure.subplots(1, len(axes_of), squeeze=False)[0], axes_of, strict=True):
         along = [fit for fit in fits if fit["axis"] == axis]

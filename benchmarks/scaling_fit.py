@@ -122,7 +122,7 @@ def _groups(rows: Sequence[Mapping[str, Any]], axis: str) -> dict[str, list[Mapp
         # Bundles of other N or P are other folders: the same weights tell that they belong together.
         weights = row.get("described", {}).get("weights") or Path(row["bundle"]).name
         letters = " ".join(f"{name}={row[name]}" for name in "NPFK" if name != axis)
-        threads = "" if axis == "threads" or row["threads"] is None else f" {row['threads']} thr."
+        threads = "" if axis == "threads" or row["threads"] is None else f" threads={row['threads']}"
         groups[f"{weights} {row['backend']} {row['precision']} {letters}{threads}"].append(row)
     return groups
 

@@ -162,5 +162,8 @@ def compare(
         if machines[0][name] != machines[1][name]:
             say(f"not the same {name}: {machines[0][name]} and {machines[1][name]}")
     print_comparison(found, a, b)
+    for path, one in zip((a, b), reports, strict=True):
+        for flag in one.get("flags") or []:
+            say(f"doubtful in {path.name}: {flag}")
     if fail_on_slower and any(change.verdict == "slower" for change in found.changes):
         raise typer.Exit(1)

@@ -67,6 +67,10 @@ def print_report(report: Mapping[str, Any]) -> None:
         )
     if rows:
         out.print(table)
+    for row in rows:
+        if energy := row.get("energy_per_frame"):
+            names = f"{Path(row['bundle']).name} {row['backend']} {row['precision']} K={row['K']}"
+            say(f"{names}: {energy['joules']:.4f} J a frame, {energy['of']} ({energy['how']})")
     for refused in report["refused"]:
         say(f"refused: {Path(refused['bundle']).name} {refused['backend']} {refused['precision']} K={refused['K']}: {refused['reason']}")
     for floor in (report.get("floors") or {}).values():
@@ -83,11 +87,12 @@ def print_report(report: Mapping[str, Any]) -> None:
 
 
 def print_scaling(report: Mapping[str, Any]) -> None:
-    """Print how cost grows over N, P, K and threads, where rows tell."""
-    from diffpose_edge.benchmarks.scaling_fit import said
+    """Print how cost grows over N, P, K and threads, where three rows or more tell."""
+    from diffpose_edge.benchmarks.scaling_fit import FEW, said
 
     for one in report.get("scaling") or []:
-        say(said(one))
+        if one["verdict"] != FEW:
+            say(said(one))
 
 
 def print_comparison(found: Comparison, a: Path, b: Path) -> None:
