@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from diffpose_edge.atomic import atomic_file
 from diffpose_edge.benchmarks.bench_candidate import names_of
-from diffpose_edge.benchmarks.bench_floor import Floors, costs_of, floor_of
+from diffpose_edge.benchmarks.bench_floor import Floors, floor_of
 from diffpose_edge.benchmarks.bench_rounds import Measured, Refused
 from diffpose_edge.benchmarks.machine import governor, processor, versions
 from diffpose_edge.benchmarks.scaling_fit import scalings
@@ -66,7 +66,7 @@ def _row(measured: Measured, telemetry: dict[str, Any] | None, peaks: dict[str, 
     p99, p50 = np.percentile(stages["frame"], [99, 50])
     rounds = len(stages["frame"])
     candidate = measured.candidate
-    cost, unknown = costs_of(candidate)
+    cost, unknown = measured.cost
     return {
         **names_of(candidate),
         **measured.loaded.as_json(),

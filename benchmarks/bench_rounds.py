@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffpose_edge.benchmarks.bench_candidate import AFTER_STEPS, Candidate, Loaded, serve
+from diffpose_edge.benchmarks.bench_floor import costs_of
 from diffpose_edge.benchmarks.telemetry import Telemetry
 from diffpose_edge.errors import DiffPoseEdgeError
 
@@ -31,13 +32,14 @@ PATIENCE_S = 10.0
 @dataclass(frozen=True)
 class Measured:
     """A candidate and its samples: ``stages`` by name, in milliseconds, (rounds,), or (rounds, K) for "steps"; ``joules`` (rounds,):
-    what the processors took meanwhile, None where no counter tells.
+    what the processors took meanwhile, None where no counter tells; ``cost``: of its graphs, see ``bench_floor.costs_of``.
     """
 
     candidate: Candidate
     loaded: Loaded
     stages: dict[str, NDArray[np.float64]]
     joules: NDArray[np.float64] | None = None
+    cost: tuple[dict[str, Any] | None, str | None] = (None, "not counted")
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,9 @@ class _Running:
     def measured(self) -> Measured:
         ms, K = 1000 * np.stack(self.seconds), self.candidate.K
         stages = {name: ms[:, K + i] for i, name in enumerate(AFTER_STEPS)}
-        return Measured(self.candidate, self.loaded, {"steps": ms[:, :K], **stages}, np.array(self.joules) if self.joules else None)
+        joules = np.array(self.joules) if self.joules else None
+        # Counted now: whoever measured bundles in a temporary folder may make the report when it is gone.
+        return Measured(self.candidate, self.loaded, {"steps": ms[:, :K], **stages}, joules, costs_of(self.candidate))
 
 
 @contextmanager

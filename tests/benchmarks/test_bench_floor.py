@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from onnx import TensorProto, helper
 
 from diffpose_edge.benchmarks import bench_floor, machine_peaks
 from diffpose_edge.benchmarks.bench_floor import Floors, costs_of, floor_of
+from diffpose_edge.benchmarks.bench_report import report_of
+from diffpose_edge.benchmarks.bench_rounds import measured
 from diffpose_edge.benchmarks.bench_run import bench_run
 from diffpose_edge.benchmarks.bench_variant import Variant
 from diffpose_edge.benchmarks.machine_peaks import Peaks
@@ -85,6 +88,13 @@ def test_the_graphs_of_a_bundle_are_counted(golden_bundle: Path) -> None:
         assert 0 < cost["matmul_flops"] < cost["flops"]
         assert 0 < cost["running"] <= cost["nodes"]
         assert 0 < cost["weight_bytes"] < cost["bytes"]
+
+
+def test_a_bundle_that_is_gone_when_the_report_is_made_has_been_counted(golden_bundle: Path, tmp_path: Path) -> None:
+    bundle = Path(shutil.copytree(golden_bundle, tmp_path / "bundle"))
+    found, refused = measured([Variant(str(bundle), K=1)], 2, warm_up=0)
+    shutil.rmtree(bundle)
+    assert report_of(found, refused)["rows"][0]["cost"]["step"]["flops"] > 0
 
 
 def test_what_cannot_be_counted_has_a_reason(golden_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
