@@ -32,6 +32,11 @@ class Nvml:
         handles = [nvml.nvmlDeviceGetHandleByIndex(i) for i in range(nvml.nvmlDeviceGetCount())]
         self._gpus = {f"gpu{i}": handle for i, handle in enumerate(handles)}
 
+    @property
+    def names(self) -> list[str]:
+        """What its GPUs are called in readings."""
+        return list(self._gpus)
+
     def read(self) -> dict[tuple[str, str], float]:
         told: dict[tuple[str, str], float] = {}
         for name, gpu in self._gpus.items():
@@ -61,4 +66,12 @@ def nvml(module: Any = None) -> Nvml | str:
         module.nvmlInit()
     except module.NVMLError as err:
         return f"NVML does not start: {err}"
-    return Nvml(module)
+    try:
+        found = Nvml(module)
+    except module.NVMLError as err:
+        module.nvmlShutdown()
+        return f"NVML cannot list its GPUs: {err}"
+    if found.names:
+        return found
+    found.close()
+    return "NVML sees no GPU"

@@ -201,8 +201,8 @@ class NvmlDouble:
     class NVMLError(Exception):
         pass
 
-    def __init__(self, starts: bool = True):
-        self.starts, self.shut_down = starts, 0
+    def __init__(self, starts: bool = True, gpus: int = 2):
+        self.starts, self.gpus, self.shut_down = starts, gpus, 0
 
     def nvmlInit(self) -> None:
         if not self.starts:
@@ -212,7 +212,9 @@ class NvmlDouble:
         self.shut_down += 1
 
     def nvmlDeviceGetCount(self) -> int:
-        return 2
+        if self.gpus < 0:
+            raise self.NVMLError("Insufficient Permissions")
+        return self.gpus
 
     def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
         return index
@@ -252,8 +254,17 @@ def test_gpus_tell_what_they_have() -> None:
     assert double.shut_down == 1
 
 
-def test_a_machine_without_a_driver() -> None:
-    assert nvml(NvmlDouble(starts=False)) == "NVML does not start: Driver Not Loaded"
+@pytest.mark.parametrize(
+    ("double", "said", "shut_down"),
+    [
+        (NvmlDouble(starts=False), "NVML does not start: Driver Not Loaded", 0),
+        (NvmlDouble(gpus=0), "NVML sees no GPU", 1),
+        (NvmlDouble(gpus=-1), "NVML cannot list its GPUs: Insufficient Permissions", 1),
+    ],
+)
+def test_a_machine_without_a_gpu_or_driver(double: NvmlDouble, said: str, shut_down: int) -> None:
+    assert nvml(double) == said
+    assert double.shut_down == shut_down
 
 
 def test_every_name_that_is_asked_exists_in_the_real_package() -> None:
