@@ -10,6 +10,7 @@ SUB_PACKAGES = {
     "diffpose_edge.calibration": "calibration",
     "diffpose_edge.runtime": "runtime",
     "diffpose_edge.benchmarks": "benchmarks",
+    "diffpose_edge.benchmarks.peers": "benchmarks/peers",
 }
 
 setup(

@@ -37,6 +37,7 @@ OPTIONAL = {
     "pynvml": Optional("nvidia-ml-py", "telemetry", "power and clocks of an NVIDIA GPU in 'bench'"),
     "jinja2": Optional("jinja2", "report", "the HTML report of 'bench'"),
     "polygraphy": Optional("polygraphy", "export", "verify lower precisions, and build engines"),
+    "openvino": Optional("openvino", "peers", "measure OpenVINO beside the runtime"),
 }
 
 
