@@ -7,6 +7,7 @@ import typer
 import diffpose_edge
 from diffpose_edge.cli import (
     bench,
+    bench_peers,
     bench_sweep,
     build,
     calibrate,
@@ -57,6 +58,7 @@ app.command("build")(build.build)
 app.command("verify")(verify.verify)
 app.command("evaluate")(evaluate.evaluate)
 bench.bench.command("sweep")(bench_sweep.sweep)
+bench.bench.command("peers")(bench_peers.peers)
 app.add_typer(bench.bench, name="bench")
 app.command("train")(train.train)
 app.command("inspect")(inspect.inspect)

@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from diffpose_edge.benchmarks.peers.candidate import frame
+from diffpose_edge.benchmarks.bench_rounds import measured
+from diffpose_edge.benchmarks.peers.candidate import PeerCandidate, frame
 from diffpose_edge.benchmarks.peers.eager_released import EagerReleased, _ChebConv
 from diffpose_edge.benchmarks.peers.peer import PEERS, Peer, Setting, load_peer, released_pair
 from diffpose_edge.comparison import Comparison, compare_poses, compare_relative
@@ -164,6 +165,15 @@ def test_the_cuda_graph_is_refused_where_there_is_no_gpu(setting: Setting) -> No
         pytest.skip("there is a GPU")
     with pytest.raises(CudaError, match="a CUDA graph needs an NVIDIA GPU, and PyTorch"):
         load_peer("torch-cuda-graph", setting)
+
+
+@pytest.mark.slow
+def test_without_a_compiler_torch_compile_is_refused_and_the_others_are_measured(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "/nonexistent/c++")
+    found, refused = measured([PeerCandidate(name, setting, 2) for name in ("torch-compiled", "folded-torch")], 2, warm_up=0)
+    assert [one.reason for one in refused if "torch.compile needs a C++ compiler" in one.reason] != []
+    assert [(one.candidate.backend, one.loaded.N, one.loaded.P) for one in found] == [("folded-torch", N, P)]
+    assert found[0].stages["steps"].shape == (2, 2)
 
 
 def test_a_peer_that_is_not_known_or_not_installed_is_refused(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,104 @@
+"""The runtime and its peers, measured by turns: what ``diffpose-edge bench peers`` and ``make bench`` do."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffpose_edge.benchmarks.bench_candidate import Candidate
+from diffpose_edge.benchmarks.bench_report import report_of
+from diffpose_edge.benchmarks.bench_rounds import Measured, Refused, measured
+from diffpose_edge.benchmarks.bench_variant import Variant
+from diffpose_edge.benchmarks.peers.candidate import PeerCandidate
+from diffpose_edge.benchmarks.peers.peer import PEERS, Setting, checked_peer, released_pair
+from diffpose_edge.schedule import RELEASED_T, trailing_timesteps
+
+# Frames that lower precisions are calibrated on here: enough for their speed, which does not depend on the scales.
+CALIBRATION_FRAMES = 2
+WARM_UP = 5
+
+
+def peers_report(
+    samples: Sequence[int],
+    *,
+    peers: Sequence[str] = tuple(PEERS),
+    precisions: Sequence[str] = ("fp32",),
+    K: int = 10,
+    threads: int = 1,
+    rounds: int = 24,
+    checkpoints: tuple[Path, Path] | None = None,
+    heads: int = 4,
+    progress: Callable[[int], None] = lambda done: None,
+) -> dict[str, Any]:
+    """Measure the runtime and ``peers`` for one person and each number of ``samples`` N; return a report of ``bench``.
+
+    ``checkpoints`` are a released denoiser and its frame encoder; by default a pair of the released size whose parameters are all
+    drawn from a seed. Each N has a bundle of its own, exported here. The runtime runs in FP32, and in whichever of ``precisions``
+    there are besides. ``progress`` hears of each of the ``len(samples) * (WARM_UP + rounds)`` rounds.
+
+    Each row has, besides what docs/bench.md says, ``ratio``: the median over the rounds of its time per step over the
+    runtime's in FP32 in the same round. ``import_s`` is what importing the runtime takes. Raises DiffPoseEdgeError.
+    """
+    trailing_timesteps(RELEASED_T, K)
+    names = [checked_peer(name) for name in dict.fromkeys(peers)]
+    kinds = list(dict.fromkeys(["fp32", *precisions]))
+    found: list[Measured] = []
+    refused: list[Refused] = []
+    ratios: list[float] = []
+    with tempfile.TemporaryDirectory(prefix="diffpose-edge-peers-") as scratch:
+        folder = Path(scratch)
+        pair = _random_pair(folder) if checkpoints is None else checkpoints
+        for N in dict.fromkeys(samples):
+            setting = Setting(str(pair[0]), str(pair[1]), str(folder / f"n{N}"), scratch, heads, threads)
+            _export(setting, N, lower=len(kinds) > 1)
+            candidates: list[Candidate] = [Variant(setting.bundle, precision=kind, K=K, threads=threads) for kind in kinds]
+            candidates += [PeerCandidate(name, setting, K) for name in names]
+            some, none = measured(candidates, rounds, warm_up=WARM_UP, progress=progress)
+            ratios += ratios_to_first(some)
+            found += some
+            refused += none
+    report = report_of(found, refused)
+    for row, ratio in zip(report["rows"], ratios, strict=True):
+        row["ratio"] = round(ratio, 4)
+    for row in [*report["rows"], *report["refused"]]:
+        row["bundle"] = Path(row["bundle"]).name  # the folder is gone
+    weights = "drawn from a seed, 96 wide, 5 layers, 4 heads" if checkpoints is None else [path.name for path in checkpoints]
+    return {**report, "weights": weights, "import_s": round(import_seconds(), 3)}
+
+
+def ratios_to_first(found: Sequence[Measured]) -> list[float]:
+    """Return how many times as long as the first's the steps of each take: the median over the rounds of the ratio in a round."""
+    each = [one.stages["steps"].mean(axis=1) for one in found]
+    return [float(np.median(ms / each[0])) for ms in each]
+
+
+def import_seconds(repeats: int = 7) -> float:
+    """Return the least time that a fresh interpreter takes to import the runtime with numpy and ONNX Runtime."""
+    imports = "import diffpose_edge.runtime, onnxruntime"
+    program = f"from time import perf_counter as now; began = now(); {imports}; print(now() - began)"
+    runs = [subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True) for _ in range(repeats)]
+    return min(float(run.stdout) for run in runs)
+
+
+def _random_pair(folder: Path) -> tuple[Path, Path]:
+    from diffpose_edge.reference.random_weights import write_random_pair
+
+    return write_random_pair(folder / "checkpoints")
+
+
+def _export(setting: Setting, N: int, *, lower: bool) -> None:
+    from diffpose_edge.calibration.calibrate import apply_calibration, calibrated
+    from diffpose_edge.clips import calibration_keypoints
+    from diffpose_edge.export import export_bundle
+
+    released_pair(setting)
+    bundle = export_bundle(setting.denoiser, setting.context, setting.bundle, heads=setting.heads, samples=N).bundle
+    if lower:
+        schedules = (bundle.manifest.timesteps,)
+        apply_calibration(bundle, calibrated(bundle, calibration_keypoints(), schedules=schedules, frames=CALIBRATION_FRAMES))

@@ -1,0 +1,69 @@
+"""``bench peers``: what it measures, prints, writes and refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from diffpose_edge.benchmarks.bench_candidate import Loaded
+from diffpose_edge.benchmarks.bench_report import load_report
+from diffpose_edge.benchmarks.bench_rounds import Measured
+from diffpose_edge.benchmarks.bench_variant import Variant
+from diffpose_edge.benchmarks.peers.comparison import import_seconds, ratios_to_first
+
+from .conftest import Mistake, Run
+
+LOADED = Loaded(1, 1, 1, (40, 12), {}, 0.1, 5.0, 70.0)
+
+
+@pytest.mark.slow
+def test_the_runtime_and_its_peers_are_rows_and_refusals_have_reasons(cli: Run, golden: SimpleNamespace, tmp_path: Path) -> None:
+    out = tmp_path / "peers.json"
+    chosen = ["--peer", "folded-torch", "--peer", "torch-cuda-graph"]
+    options = ["--samples", 1, "--samples", 2, "--steps", 2, "--rounds", 12, "--precision", "int8"]
+    result = cli("bench", "peers", *options, *chosen, "--denoiser", golden.denoiser, "--context", golden.context, "--out", out)
+    report = load_report(out)
+    rows = [(row["bundle"], row["N"], row["backend"], row["precision"], row["K"], row["threads"]) for row in report["rows"]]
+    whats = ("onnxruntime", "fp32"), ("onnxruntime", "int8"), ("folded-torch", "fp32")
+    assert rows == [(f"n{N}", N, *what, 2, 1) for N in (1, 2) for what in whats]
+    assert [row["ratio"] for row in report["rows"] if row["backend"] == "onnxruntime" and row["precision"] == "fp32"] == [1.0, 1.0]
+    for row in report["rows"]:
+        steps = np.array(row["samples_ms"]["steps"])
+        assert steps.shape == (12, 2)
+        assert (steps > 0).all()
+        assert row["ratio"] > 0
+        assert row["described"]
+    assert report["weights"] == [golden.denoiser.name, golden.context.name]
+    refused = {(one["bundle"], one["backend"]): one["reason"] for one in report["refused"]}
+    assert set(refused) == {("n1", "torch-cuda-graph"), ("n2", "torch-cuda-graph")}
+    assert "a CUDA graph needs an NVIDIA GPU" in refused["n1", "torch-cuda-graph"]
+    assert "times the runtime" in result.out
+    assert result.out.count("refused: ") == 1  # said once, for every N
+    assert "importing the runtime" in result.out
+
+
+def test_a_ratio_is_within_a_round() -> None:
+    """A machine that becomes ten times slower on the way does not move it."""
+    slower = np.array([1.0, 1.0, 10.0])[:, None]
+
+    def taking(ms: float) -> Measured:
+        return Measured(Variant("b", K=2), LOADED, {"steps": slower * np.array([[0.5 * ms, 1.5 * ms]])})
+
+    assert ratios_to_first([taking(2.0), taking(5.0), taking(1.0)]) == pytest.approx([1.0, 2.5, 0.5])
+
+
+def test_importing_takes_some_time() -> None:
+    assert 0 < import_seconds(repeats=1) < 60
+
+
+def test_mistakes_are_refused_before_anything_is_measured(cli: Run, mistake: Mistake, golden: SimpleNamespace, tmp_path: Path) -> None:
+    assert "expected a peer out of eager-released" in mistake("bench", "peers", "--peer", "tvm")
+    assert "expected 1 <= K <= T steps, got K=52 and T=51" in mistake("bench", "peers", "--steps", 52)
+    assert "expected --denoiser and --context, or neither" in mistake("bench", "peers", "--denoiser", golden.denoiser)
+    assert "cannot write" in mistake("bench", "peers", "--out", tmp_path / "no folder" / "p.json")
+    assert "no checkpoint at" in mistake("bench", "peers", "--denoiser", tmp_path / "none", "--context", golden.context)
+    assert "is a video encoder" in mistake("bench", "peers", "--denoiser", golden.denoiser, "--context", golden.mixste)
+    cli("bench", "peers", "--rounds", 3, status=2)
