@@ -33,7 +33,7 @@ def peers(
     out_path: Annotated[Path | None, typer.Option("--out", help="Write every sample as JSON to this file, for 'bench compare'.")] = None,
 ) -> None:
     """Measure the runtime and its peers (PyTorch in several forms, a plain ONNX export, OpenVINO) by turns, on the same weights."""
-    require("torch", "onnx", "onnxscript", "onnx_ir", "onnxruntime", extra="export")
+    require("torch", "onnx", "onnxscript", "onnx_ir", "onnxruntime", extra="peers")
     from diffpose_edge.benchmarks.bench_report import save_report
     from diffpose_edge.benchmarks.peers.comparison import WARM_UP, peers_report
     from diffpose_edge.benchmarks.peers.peer import PEERS

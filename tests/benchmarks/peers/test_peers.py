@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -40,6 +43,15 @@ MARKED = [
     for name in PEERS
     if name != "torch-cuda-graph"  # needs a GPU
 ]
+
+
+@pytest.fixture(autouse=True)
+def process_as_it_was() -> Iterator[None]:
+    """A peer has a process to itself, and sets it up; here others come after it."""
+    threads = torch.get_num_threads()
+    with patch.dict(os.environ):
+        yield
+    torch.set_num_threads(threads)
 
 
 def setting_of(folder: Path, denoiser: Path, context: Path) -> Setting:
