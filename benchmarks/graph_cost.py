@@ -64,7 +64,9 @@ class OperatorCost:
 
 @dataclass(frozen=True)
 class NodeWork:
-    """What one running node computes and moves. ``kind``: what a matmul multiplies in, else empty."""
+    """What one running node computes and moves. ``kind``: what a matmul multiplies in, else empty; ``results``: how many numbers
+    it gives.
+    """
 
     operator: str
     matmul_flops: int
@@ -72,6 +74,7 @@ class NodeWork:
     weight_bytes: int
     activation_bytes: int
     kind: str = ""
+    results: int = 0
 
 
 @dataclass(frozen=True)
@@ -237,7 +240,7 @@ def _work_of(node: onnx.NodeProto, graph: _Values) -> NodeWork | None:
             activations += amount
         elif (op == "Gather" and position == 0) or graph.first_reading(name):
             weights += amount
-    return NodeWork(op, matmul, other, weights, activations + written, kind)
+    return NodeWork(op, matmul, other, weights, activations + written, kind, moved)
 
 
 def _operations(node: onnx.NodeProto, graph: _Values) -> tuple[int, int, str]:

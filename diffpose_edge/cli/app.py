@@ -18,6 +18,7 @@ from diffpose_edge.cli import (
     export,
     inspect,
     lint,
+    plan,
     run,
     sensitivity,
     train,
@@ -60,6 +61,7 @@ app.command("evaluate")(evaluate.evaluate)
 bench.bench.command("sweep")(bench_sweep.sweep)
 bench.bench.command("peers")(bench_peers.peers)
 app.add_typer(bench.bench, name="bench")
+app.command("plan")(plan.plan)
 app.command("train")(train.train)
 app.command("inspect")(inspect.inspect)
 app.command("lint")(lint.lint)
