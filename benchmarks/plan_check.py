@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from time import perf_counter, thread_time
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from diffpose_edge.benchmarks.graph_cost import graph_cost
 from diffpose_edge.benchmarks.launches import operators_of
 from diffpose_edge.benchmarks.machine import processor, versions
 from diffpose_edge.benchmarks.machine_peaks import Peaks, measured_peaks
-from diffpose_edge.benchmarks.planner import CpuLoad, Range, cpu_load, cpu_ms
+from diffpose_edge.benchmarks.planner import CpuLoad, Range, Wanted, cpu_load, cpu_plan
 from diffpose_edge.bundle import Bundle
 from diffpose_edge.errors import DiffPoseEdgeError
 from diffpose_edge.manifest import GRAPHS
@@ -32,12 +33,14 @@ RESULTS = Path(__file__).parent / "results"
 # Of the measured times the one compared: the peaks are the best of many runs, and a time that others' work lengthened is no fault
 # of a model that knows nothing of them. p50 is kept beside it.
 COMPARED = "p10"
+# Steps of the longer frames.
+K = 5
 
 
 @dataclass(frozen=True)
 class Check:
-    """One graph of one measured machine: what was predicted and what was measured, in milliseconds. ``busy``: the machine had more
-    to do than it has cores, so that what was measured is longer than it should be.
+    """One time of one measured machine: what was predicted and what was measured, in milliseconds. ``busy``: the machine had more
+    to do than it has cores, so that what was measured may be longer than it should be.
     """
 
     where: str
@@ -79,23 +82,30 @@ def check_record(
 ) -> dict[str, Any]:
     """Measure this machine's peaks and the bundle's graphs by turns; return the record, as plain values.
 
-    In each round the peaks are measured for half a second and ten frames are estimated.
+    In each round the peaks are measured for half a second, and ten pairs of frames are estimated, of one step and of five: a step
+    is a quarter of what they differ by. On one thread the clock is the processor time of that thread, which others' work on the
+    machine does not lengthen as it does the time on the wall; on several it is the wall's.
     """
     manifest = bundle.manifest
+    if manifest.T < K:
+        raise DiffPoseEdgeError(f"expected a bundle with a schedule of at least {K} timesteps, got {manifest.T}")
     loads, people = cpu_loads(bundle, precision), people_of_clip(manifest)
-    timesteps = trailing_timesteps(manifest.T, min(5, manifest.T))
+    clock = thread_time if threads == 1 else perf_counter
     peaks: list[Peaks] = []
-    times: dict[str, list[float]] = {role: [] for role in GRAPHS}
+    frames: dict[int, list[float]] = {1: [], K: []}
     with PoseRuntime.load(bundle, "onnxruntime", precision=precision, threads=threads) as runtime:
-        runtime.estimate(people, seed=0, timesteps=timesteps)
         for _ in range(rounds):
             peaks.append(measured_peaks(threads, 0.5))
-            for _ in range(10):
-                timings = runtime.estimate(people, seed=0, timesteps=timesteps).timings
-                times["step"] += [1000 * float(seconds) for seconds in timings.steps]
-                times["context"].append(1000 * timings.context)
+            for _ in range(11):
+                for k, times in frames.items():
+                    began = clock()
+                    runtime.estimate(people, seed=0, timesteps=trailing_timesteps(manifest.T, k))
+                    times.append(1000 * (clock() - began))
+            for times in frames.values():
+                del times[-11]  # the first frame after something else is a cold one
             if progress is not None:
                 progress(1)
+    found = {p: {k: float(np.percentile(times, p)) for k, times in frames.items()} for p in (10, 50)}
     shape = manifest.shape
     return {
         "format": FORMAT,
@@ -113,7 +123,12 @@ def check_record(
         "shapes": {"P": shape.P, "N": shape.N, "F": shape.F},
         "peaks": combined_peaks(peaks).as_json(),
         "loads": {role: asdict(load) for role, load in loads.items()},
-        "ms": {role: {f"p{p}": round(float(np.percentile(values, p)), 4) for p in (10, 50)} for role, values in times.items()},
+        "K": K,
+        "clock": clock.__name__,
+        "ms": {
+            "step": {f"p{p}": round((of[K] - of[1]) / (K - 1), 4) for p, of in found.items()},
+            "frame": {f"p{p}": round(of[K], 4) for p, of in found.items()},
+        },
     }
 
 
@@ -124,10 +139,18 @@ def checks_of(record: Mapping[str, Any]) -> list[Check]:
     where = f"{record['machine']['processor']}, {peaks.threads} thread{'s' if peaks.threads > 1 else ''}"
     what = f"{record['bundle']} {record['precision']} {shapes}"
     busy = record["machine"]["load_1min"] > record["machine"]["cores"]
-    return [
-        Check(where, f"{what}: {name}", cpu_ms(CpuLoad(**record["loads"][role]), peaks)[0], record["ms"][role][COMPARED], busy)
-        for role, name in (("step", "step"), ("context", "encoder"))
-    ]
+    loads = {role: CpuLoad(**record["loads"][role]) for role in GRAPHS}
+    plan = cpu_plan(loads["context"], loads["step"], peaks, Wanted(record["precision"], record["K"], record["K"]))
+    predicted = {"step": plan.step_ms, f"frame of {record['K']} steps": plan.frame_ms}
+    measured = (record["ms"][name][COMPARED] for name in ("step", "frame"))
+    return [Check(where, f"{what}: {name}", value, ms, busy) for (name, value), ms in zip(predicted.items(), measured, strict=True)]
+
+
+def doc_row(check: Check) -> str:
+    """Return a check as a row of the table in docs/plan.md."""
+    bundle, what = check.what.split(": ")
+    predicted = f"{check.predicted.typical:.2f} ({check.predicted.fast:.2f} - {check.predicted.slow:.2f})"
+    return f"| {bundle} | {what} | {predicted} | {check.measured:.2f} | {100 * check.error:+.0f} % |"
 
 
 def save_records(records: list[dict[str, Any]], path: Path) -> None:

@@ -193,7 +193,7 @@ def _check(bundle: Path | None, precision: str, threads: int, as_json: bool, out
             verdict = ("yes" if check.within else "no") + busy
             table.add_row(escape(f"  {check.what}"), _span(check.predicted), f"{check.measured:.3f}", f"{check.error:+.0%}", verdict)
     out.print(table)
-    say("measured: the 10th percentile, as the peaks are the best of many; busy: the machine had more to do than it has cores.")
+    say("measured: the 10th percentile, as the peaks are the best of many; busy: the machine had more to do than it has cores")
     say(UNCONFIRMED)
 
 

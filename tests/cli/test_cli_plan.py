@@ -84,7 +84,7 @@ def test_a_check_prints_the_error_and_keeps_the_record(
     (record,) = load_records(path)
     assert record["bundle"] == "golden"
     rows = json.loads(cli("plan", golden_bundle, "--check", "--json").out)["checks"]
-    assert [row["what"].split(": ")[1] for row in rows] == ["step", "encoder"]
+    assert [row["what"].split(": ")[1] for row in rows] == ["step", "frame of 5 steps"]
     for row in rows:
         assert row["error"] == pytest.approx(row["predicted_ms"]["typical"] / row["measured_ms"] - 1, abs=1e-3)
     # Without a bundle it is about what was measured before.
