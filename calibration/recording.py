@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from diffpose_edge.bundle import Bundle
 from diffpose_edge.export.onnx_models import with_taps_as_outputs
 from diffpose_edge.manifest import GRAPHS
+from diffpose_edge.runtime.backend import ScheduleKey, schedule_key
 from diffpose_edge.runtime.onnxruntime_backend import OnnxRuntimeBackend
 
 Array = NDArray[Any]
@@ -33,7 +34,7 @@ class RecordingBackend(OnnxRuntimeBackend):
         self._observer = observer
         self._seen = next(iter(bundle.manifest.context_io[0]))
         self._watched = {role: list(watched.get(role, ())) for role in GRAPHS}
-        self._timesteps: tuple[int, ...] = ()
+        self._began: ScheduleKey = (), b""
         options = ort.SessionOptions()
         options.log_severity_level = 3
         if threads is not None:
@@ -51,14 +52,14 @@ class RecordingBackend(OnnxRuntimeBackend):
 
     def begin(self, timesteps: tuple[int, ...], coefficients: Array) -> None:
         super().begin(timesteps, coefficients)
-        self._timesteps = timesteps
+        self._began = schedule_key(timesteps, coefficients)
 
     def step(self, k: int) -> None:
-        timestep, coefficients = (rows[k] for rows in self._rows[self._timesteps])
-        inputs = {"x": self.state(k), "timestep": timestep, "coefficients": coefficients}
+        timestep, coefficients = (rows[k] for rows in self._rows[self._began])
+        inputs = {"x": self.state(k), "timestep": timestep, "coefficients": coefficients, "previous": self.previous(k)}
         told = {"feature": self.feature, "start": self.start}
         inputs |= {name: array for name, array in told.items() if array is not None}
-        self._tell("step", self._timesteps[k], inputs)
+        self._tell("step", self._began[0][k], inputs)
         super().step(k)
 
     def close(self) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from diffpose_edge.atomic import atomic_directory, atomic_file, folder_place
 from diffpose_edge.errors import BundleError, OutputError
+from diffpose_edge.fitted import FittedSchedule
 from diffpose_edge.manifest import FORMAT, GRAPHS, FileEntry, Manifest, checked_file_name, manifest_from_json
 
 MANIFEST = "manifest.json"
@@ -69,6 +70,18 @@ def record_verification(bundle: Bundle, name: str, record: Mapping[str, Any]) ->
     Only the manifest is exchanged. Raises OutputError when it cannot be written; then it is as it was.
     """
     altered = replace(bundle.manifest, verification={**bundle.manifest.verification, name: dict(record)})
+    with atomic_file(bundle.path / MANIFEST) as temporary:
+        temporary.write_text(altered.to_json(), encoding="utf-8")
+    return load_bundle(bundle.path)
+
+
+def record_fitted(bundle: Bundle, schedules: Sequence[FittedSchedule]) -> Bundle:
+    """Put fitted schedules into the manifest, in place of those of the same K, and return the bundle, read again.
+
+    Only the manifest is exchanged. Raises OutputError when it cannot be written; then it is as it was.
+    """
+    by_steps = {len(schedule.timesteps): schedule for schedule in (*bundle.manifest.fitted, *schedules)}
+    altered = replace(bundle.manifest, fitted=tuple(by_steps[K] for K in sorted(by_steps)))
     with atomic_file(bundle.path / MANIFEST) as temporary:
         temporary.write_text(altered.to_json(), encoding="utf-8")
     return load_bundle(bundle.path)

@@ -24,13 +24,15 @@ from diffpose_edge.config import (
 )
 from diffpose_edge.distribution import START_CHANNELS, StartSpread, spread_from_record
 from diffpose_edge.errors import BundleError, DiffPoseEdgeError
+from diffpose_edge.fitted import FittedSchedule, fitted_from_records, records_of
 from diffpose_edge.schedule import checked_timesteps
 from diffpose_edge.skeleton import J
 
 FORMAT = "diffpose-edge-bundle"
 # 1: released weights only. 2: says which process the denoiser was trained for. 3: graphs of several precisions, and the
-# calibration that those of INT8 were made with.
-FORMAT_VERSION = 3
+# calibration that those of INT8 were made with. 4: the step takes and gives what the network says, for samplers that remember
+# it; and fitted schedules. Steps of older bundles cannot, so they are no longer read.
+FORMAT_VERSION, OLDEST_READ = 4, 4
 GRAPHS = ("context", "step")
 ROLES = (*GRAPHS, "calibration")
 KINDS = ("released", "distribution")
@@ -74,7 +76,8 @@ class Manifest:
     """Everything that a runtime needs to know about a bundle.
 
     ``alpha_bar`` is the full table over T timesteps; ``timesteps`` the default ones, largest first; ``files`` by name
-    within the bundle; ``provenance`` and ``verification`` are records, not instructions.
+    within the bundle; ``provenance`` and ``verification`` are records, not instructions; ``fitted`` the schedules that were
+    searched for these networks.
     """
 
     denoiser: GraphNetworkConfig
@@ -86,6 +89,7 @@ class Manifest:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     verification: Mapping[str, Any] = field(default_factory=dict)
     process: Process = Process()
+    fitted: tuple[FittedSchedule, ...] = ()
 
     def __post_init__(self) -> None:
         if self.process.kind == "distribution" and (
@@ -117,10 +121,10 @@ class Manifest:
     @property
     def step_io(self) -> tuple[Shapes, Shapes]:
         """Names and shapes of the step graph's inputs and outputs."""
-        inputs: Shapes = {"x": self.shape.state, "timestep": (1,), "coefficients": (2,)}
+        inputs: Shapes = {"x": self.shape.state, "timestep": (1,), "coefficients": (3,), "previous": self.shape.state}
         if self.process.kind == "distribution":
             inputs |= {"feature": (self.shape.P, J, self.feature_width), "start": (*self.shape.state[:-1], START_CHANNELS)}
-        return inputs, {"x_next": self.shape.state}
+        return inputs, {"x_next": self.shape.state, "eps": self.shape.state}
 
     @property
     def T(self) -> int:
@@ -159,7 +163,11 @@ class Manifest:
                 "prediction": self.process.prediction,
                 **({"start": self.process.start.as_record()} if self.process.start else {}),
             },
-            "schedule": {"timesteps": list(self.timesteps), "alpha_bar": list(self.alpha_bar)},
+            "schedule": {
+                "timesteps": list(self.timesteps),
+                "alpha_bar": list(self.alpha_bar),
+                "fitted": records_of(self.fitted),
+            },
             "files": {name: asdict(entry) for name, entry in self.files.items()},
             "provenance": dict(self.provenance),
             "verification": dict(self.verification),
@@ -182,8 +190,13 @@ def manifest_from_json(text: str) -> Manifest:
             f"the bundle has format version {version}; this diffpose-edge reads up to {FORMAT_VERSION}. "
             f"Update diffpose-edge, or export the bundle with this version"
         )
+    if version < OLDEST_READ:
+        raise BundleError(
+            f"the bundle has format version {version}; this diffpose-edge reads from {OLDEST_READ} on: since then a step remembers what "
+            f"the network said before. Export it again from its checkpoints"
+        )
     try:
-        return _manifest(root, version)
+        return _manifest(root)
     except BundleError:
         raise
     except DiffPoseEdgeError as err:
@@ -227,14 +240,14 @@ class _Fields:
         return _Fields(self.get(key, dict), f"{self.path}: {key}")
 
 
-def _manifest(root: _Fields, version: int) -> Manifest:
+def _manifest(root: _Fields) -> Manifest:
     model = root.fields("model")
-    denoiser = _graph_network(model.fields("denoiser"), version)
+    denoiser = _graph_network(model.fields("denoiser"))
     context_fields = model.fields("context")
     kind = context_fields.get("kind", str)
     context: ContextConfig
     if kind == "frame":
-        context = _graph_network(context_fields, version)
+        context = _graph_network(context_fields)
     elif kind == "video":
         context = VideoConfig(
             frames=context_fields.whole("frames", 2, MAX_FRAMES),
@@ -242,7 +255,7 @@ def _manifest(root: _Fields, version: int) -> Manifest:
             depth=context_fields.whole("depth", 1, MAX_DEPTH),
             heads=context_fields.whole("heads", 1, MAX_WIDTH),
             mirror_average=context_fields.get("mirror_average", bool),
-            channels=context_fields.whole("channels", 1, MAX_WIDTH) if version > 1 else 2,
+            channels=context_fields.whole("channels", 1, MAX_WIDTH),
         )
     else:
         raise BundleError(f"manifest.json: the context encoder is of kind {kind!r}; expected 'frame' or 'video'")
@@ -255,17 +268,17 @@ def _manifest(root: _Fields, version: int) -> Manifest:
     timesteps = checked_timesteps(schedule.get("timesteps", list), len(alpha_bar))
     files = {name: _file_entry(name, _Fields(entry, f"manifest.json: files: {name}")) for name, entry in root.get("files", dict).items()}
     records = root.get("provenance", dict), root.get("verification", dict)
-    process = _process(root.fields("process")) if version > 1 else Process()
-    return Manifest(denoiser, context, shape, alpha_bar, timesteps, files, *records, process)
+    process, fitted = _process(root.fields("process")), fitted_from_records(schedule.get("fitted", dict), len(alpha_bar))
+    return Manifest(denoiser, context, shape, alpha_bar, timesteps, files, *records, process, fitted)
 
 
-def _graph_network(fields: _Fields, version: int) -> GraphNetworkConfig:
+def _graph_network(fields: _Fields) -> GraphNetworkConfig:
     return GraphNetworkConfig(
         hidden=fields.whole("hidden", 1, MAX_WIDTH),
         layers=fields.whole("layers", 1, MAX_DEPTH),
         heads=fields.whole("heads", 1, MAX_WIDTH),
-        channels=fields.whole("channels", 1, MAX_WIDTH) if version > 1 else 2,
-        condition=fields.whole("condition", 0, MAX_WIDTH) if version > 1 else 0,
+        channels=fields.whole("channels", 1, MAX_WIDTH),
+        condition=fields.whole("condition", 0, MAX_WIDTH),
     )
 
 

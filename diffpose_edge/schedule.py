@@ -1,4 +1,4 @@
-"""The noise schedule and the DDIM update, as data.
+"""The noise schedule and the DDIM update, as data; other samplers are in :mod:`diffpose_edge.samplers`.
 
 ``a_t`` is the paper's alpha_bar at timestep t: the share of the clean pose's variance that is left. ``a`` after the last
 reverse step is 1 by definition. Source: Song et al., *Denoising Diffusion Implicit Models* (ICLR 2021), equation 12 with
@@ -84,7 +84,7 @@ def ddim_coefficients(alpha_bar: NDArray[np.float64], timesteps: Sequence[int]) 
 
     Raises TimestepError when the timesteps do not fit the table.
     """
-    return _update(alpha_bar, timesteps, "eps").astype(np.float32)
+    return ddim_update(alpha_bar, timesteps, "eps").astype(np.float32)
 
 
 def cosine_alpha_bar(T: int = 50) -> NDArray[np.float64]:
@@ -116,11 +116,11 @@ def step_coefficients(alpha_bar: NDArray[np.float64], timesteps: Sequence[int], 
     sqrt(a_t) x_t - sqrt(1 - a_t) v, which stays well-conditioned where a_t is near 0 and epsilon says nothing about x0.
     Raises TimestepError; ValueError for another prediction.
     """
-    return _update(alpha_bar, timesteps, prediction).astype(np.float32)
+    return ddim_update(alpha_bar, timesteps, prediction).astype(np.float32)
 
 
-def _update(alpha_bar: NDArray[np.float64], timesteps: Sequence[int], prediction: str) -> NDArray[np.float64]:
-    """Return c0, c1 of every step in float64, shape (K, 2)."""
+def ddim_update(alpha_bar: NDArray[np.float64], timesteps: Sequence[int], prediction: str) -> NDArray[np.float64]:
+    """Return c0, c1 of every step in float64, shape (K, 2): what :func:`step_coefficients` rounds. Raises as it does."""
     steps = checked_timesteps(timesteps, len(alpha_bar))
     a_t = np.asarray(alpha_bar, np.float64)[list(steps)]
     a_s = np.append(a_t[1:], 1.0)
@@ -142,7 +142,14 @@ def scaled_coefficients(alpha_bar: NDArray[np.float64], timesteps: Sequence[int]
     what the network is told besides (an input preconditioning after Karras et al., NeurIPS 2022, section 5). It is another
     scale of the same affine update; after the last step the scale is 1, and s_0 = x_0. Raises TimestepError.
     """
+    c = ddim_update(alpha_bar, timesteps, prediction)
+    return (c * scales_of(alpha_bar, timesteps)[:, :2]).astype(np.float32)
+
+
+def scales_of(alpha_bar: NDArray[np.float64], timesteps: Sequence[int]) -> NDArray[np.float64]:
+    """Return what turns the update of x_t into that of s_t = sqrt(a_t) x_t, shape (K, 3): factors of c0, and of what the
+    network says now and said before. Raises TimestepError.
+    """
     a_t = np.asarray(alpha_bar, np.float64)[list(checked_timesteps(timesteps, len(alpha_bar)))]
     a_s = np.append(a_t[1:], 1.0)
-    c = _update(alpha_bar, timesteps, prediction)
-    return (c * np.stack([np.sqrt(a_s / a_t), np.sqrt(a_s)], axis=1)).astype(np.float32)
+    return np.stack([np.sqrt(a_s / a_t), np.sqrt(a_s), np.sqrt(a_s)], axis=1)

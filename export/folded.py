@@ -247,12 +247,13 @@ class Condition(_Constants):
 
 
 class FoldedStep(_Constants):
-    """One DDIM step: x (P N, 17, 5), timestep (1,), coefficients (2,) → x_next, followed by eps and the taps.
+    """One reverse step: x (P N, 17, 5), timestep (1,), coefficients (3,), previous (P N, 17, 5) → x_next, eps, and the taps.
 
     A conditioned denoiser also takes feature (P, 17, C') and start (P N, 17, 10); ``samples`` is N.
 
-    x_next = c0 x + c1 eps (x, timestep); see :func:`diffpose_edge.schedule.ddim_coefficients`. The timestep is a float32
-    that holds a whole number: TensorRT's handling of int64 inputs differs between versions.
+    x_next = c0 x + c1 eps (x, timestep) + c2 previous, where previous is the eps of the step before: every sampler of
+    :mod:`diffpose_edge.samplers` is three numbers a step. The timestep is a float32 that holds a whole number: TensorRT's
+    handling of int64 inputs differs between versions.
     """
 
     step_table: Tensor
@@ -266,7 +267,13 @@ class FoldedStep(_Constants):
         self.hold("step_table", step_bias_table(denoiser, T))
 
     def forward(
-        self, x: Tensor, timestep: Tensor, coefficients: Tensor, feature: Tensor | None = None, start: Tensor | None = None
+        self,
+        x: Tensor,
+        timestep: Tensor,
+        coefficients: Tensor,
+        previous: Tensor,
+        feature: Tensor | None = None,
+        start: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
         row = self.step_table.index_select(0, timestep.to(torch.int64))
         condition = None
@@ -276,8 +283,8 @@ class FoldedStep(_Constants):
             condition = self.condition(feature, start)
         taps = self.trunk(x, row.split(self.hidden, dim=-1), condition)
         eps = self.output(taps[-1])
-        c0, c1 = coefficients.split(1)
-        return (c0 * x + c1 * eps, eps, *taps)
+        c0, c1, c2 = coefficients.split(1)
+        return (c0 * x + c1 * eps + c2 * previous, eps, *taps)
 
 
 def step_bias_table(denoiser: Denoiser, T: int) -> Tensor:

@@ -3,7 +3,7 @@
 What stays float32, and why (also told node by node in :class:`Fp16Graph`):
 
 - the border of the graph, so that a runtime has one kind of buffer for every precision;
-- the DDIM update: A_k - 1 is below FP16's resolution, and the state would drift;
+- the update: A_k - 1 is below FP16's resolution, and the state would drift;
 - the input and output layers, which cost next to nothing: what comes in are coordinates, whose last digits count (rounding
   them is half of a frame encoder's error), and what goes out are metres, or the noise that the state is corrected by;
 - the statistics of decomposed LayerNorms (the sum of squares overflows first), and softmax; TensorRT fuses the casts around

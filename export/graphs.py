@@ -126,18 +126,22 @@ def context_graph(model: DiffPose, shape: BatchShape) -> TracedGraph:
 
 
 def step_graph(model: DiffPose, shape: BatchShape) -> TracedGraph:
-    """Trace one denoiser step with the DDIM update in it: x (P N, 17, 5), timestep (1,), coefficients (2,) → x_next.
+    """Trace one denoiser step with its update in it: x (P N, 17, 5), timestep (1,), coefficients (3,), previous (P N, 17, 5)
+    → x_next = c0 x + c1 eps + c2 previous, and eps, which is ``previous`` to the next step (:mod:`diffpose_edge.samplers`).
 
     That of a conditioned denoiser also takes feature (P, 17, C') and start (P N, 17, 10).
     """
     folded = FoldedStep(model.denoiser_network, len(model.alpha_bar), shape.N)
-    inputs = {"x": torch.zeros(shape.state), "timestep": torch.zeros(1), "coefficients": torch.zeros(2)}
+    inputs = {
+        "x": torch.zeros(shape.state),
+        "timestep": torch.zeros(1),
+        "coefficients": torch.zeros(3),
+        "previous": torch.zeros(shape.state),
+    }
     if model.denoiser_network.condition_width:
         inputs["feature"] = torch.zeros(shape.P, J, model.denoiser_network.condition_width)
         inputs["start"] = torch.zeros((*shape.state[:-1], START_CHANNELS))
-    taps = [*tap_names(model.denoiser_network.layers), "eps"]
-    # The taps follow the output in the order in which FoldedStep returns them: eps comes first there.
-    return onnx_from_module(folded, inputs, ["x_next"], [taps[-1], *taps[:-1]], "step")
+    return onnx_from_module(folded, inputs, ["x_next", "eps"], tap_names(model.denoiser_network.layers), "step")
 
 
 def session_of(model: onnx.ModelProto, taps: tuple[str, ...] = ()) -> ort.InferenceSession:
@@ -186,7 +190,8 @@ def compare_step(
     """Compare every layer output, the prediction and the updated state of a step graph with PyTorch, at each timestep.
 
     x has the graph's own shape (P N, 17, 5); so have feature (P, 17, C') and start (P N, 17, 10), for a conditioned
-    denoiser. The update is taken from each timestep straight to the clean pose.
+    denoiser. The update is DDIM's from each timestep straight to the clean pose, and half of the previous output besides, for
+    which x stands.
     """
     comparisons = []
     session = session_of(graph, taps)
@@ -207,9 +212,10 @@ def compare_step(
         else:
             coefficients = step_coefficients(model.alpha_bar, (t,), model.prediction)[0]
             x_next = clean_of(state, eps, a_t, model.prediction)
-        inputs = {"x": x, "timestep": np.array([t], np.float32), "coefficients": coefficients, **told}
+        remembering = np.append(coefficients, np.float32(0.5))
+        inputs = {"x": x, "timestep": np.array([t], np.float32), "coefficients": remembering, "previous": x, **told}
         actual = run_graph(session, inputs)
-        expected = {**{n: layers[n].numpy() for n in taps if n != "eps"}, "eps": eps.numpy(), "x_next": x_next.numpy()}
+        expected = {**{n: layers[n].numpy() for n in taps}, "eps": eps.numpy(), "x_next": x_next.numpy() + 0.5 * x}
         comparisons += [
             compare_relative(f"step t={t} {n}", _as_traced(graph, actual[n], v), v, _layer_budget(graph)) for n, v in expected.items()
         ]
@@ -238,8 +244,8 @@ def proved_graphs(model: DiffPose, shape: BatchShape, seed: int = 0) -> dict[tup
     (observed,), step_shapes = (input_shapes(graph.model).values() for graph in (context, step))
     observation = rng.uniform(-1.0, 1.0, observed).astype(np.float32)
     x = rng.normal(0.0, 0.5, shape.state).astype(np.float32)
-    # After x, timestep and coefficients: feature and start, if the step takes them.
-    conditions = [rng.normal(0.0, 1.0, size).astype(np.float32) for size in list(step_shapes)[3:]]
+    # After x, timestep, coefficients and previous: feature and start, if the step takes them.
+    conditions = [rng.normal(0.0, 1.0, size).astype(np.float32) for size in list(step_shapes)[4:]]
     last = len(model.alpha_bar) - 1
     timesteps = tuple(sorted({*(t for t in CHECKED_TIMESTEPS if t < last), last}))
 

@@ -15,7 +15,7 @@ from diffpose_edge.export.folded import tap_names
 from diffpose_edge.manifest import Manifest
 from diffpose_edge.reference.taps import block_names
 
-# What comes after the last layer: the output convolution of the context encoder, the DDIM update of the step.
+# What comes after the last layer: the output convolution of the context encoder, the update of the step.
 TAIL = "output"
 # Operators that stand between an input and its first matmul: joints are mixed, rearranged, or mirrored.
 CARRIERS = ("MatMul", "Reshape", "Transpose", "Mul", "Gather", "Concat")
@@ -97,7 +97,7 @@ def weight_matmuls(model: onnx.ModelProto, taps: Sequence[str]) -> tuple[WeightM
 
 
 def border_nodes(model: onnx.ModelProto, taps: Sequence[str]) -> dict[str, str]:
-    """Return the nodes of the input and output layers, and of the DDIM update, by name, with what they round in low precision.
+    """Return the nodes of the input and output layers, and of the update, by name, with what they round in low precision.
 
     The input layers reach from each input of the graph to the first matmul with a weight (c_in, c_out) and its bias.
     """
@@ -107,7 +107,7 @@ def border_nodes(model: onnx.ModelProto, taps: Sequence[str]) -> dict[str, str]:
     found = {}
     for node in model.graph.node:
         if groups[node.name] in (TAIL, "eps"):
-            found[node.name] = "output layer or DDIM update: rounds the result itself"
+            found[node.name] = "output layer or update: rounds the result itself"
         if past & set(node.input) and node.op_type == "Add" and any(value in constants for value in node.input):
             found[node.name] = "input layer: rounds the coordinates"
         if not reached & set(node.input) or node.op_type not in CARRIERS:

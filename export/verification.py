@@ -24,8 +24,9 @@ from diffpose_edge.keypoints import Keypoints
 from diffpose_edge.manifest import GRAPHS, Manifest
 from diffpose_edge.reference.trained import ConditionedDiffPose
 from diffpose_edge.runtime import PoseRuntime
+from diffpose_edge.runtime.plan import plan_of
 from diffpose_edge.runtime.start import LEAST_OBSERVED
-from diffpose_edge.schedule import checked_timesteps, scaled_coefficients, step_coefficients
+from diffpose_edge.schedule import checked_timesteps
 from diffpose_edge.tolerances import FP32_STATE_REL, pose_budget_mm
 from diffpose_edge.tracks import tracks_of
 
@@ -130,7 +131,7 @@ def verify_bundle(
         sections[name] = tuple(compare_context(model, graph, taps, observed))
 
     progress("comparing the step graphs layer by layer")
-    taps = ("eps", *tap_names(manifest.denoiser.layers))
+    taps = tuple(tap_names(manifest.denoiser.layers))
     chosen = tuple(dict.fromkeys(steps[i] for i in np.linspace(0, len(steps) - 1, MOST_LAYER_TIMESTEPS).round().astype(int)))
     shapes = manifest.step_io[0]
     told = [_batch(rows, shapes[name]) for name, rows in expected.told.items()]
@@ -163,14 +164,11 @@ def _step_feeds(
     manifest: Manifest, x: Array, timesteps: tuple[int, ...], told: Mapping[str, Array], steps: tuple[int, ...]
 ) -> list[dict[str, Array]]:
     """Return the step graph's inputs at each of some ``timesteps`` of a schedule, all from the state x."""
-    if manifest.process.kind == "released":
-        rows = step_coefficients(manifest.alpha_bar_table, steps, manifest.process.prediction)
-    else:
-        rows = scaled_coefficients(manifest.alpha_bar_table, steps, manifest.process.prediction)
+    rows = plan_of(manifest, "ddim", steps).coefficients
     shapes = manifest.step_io[0]
     conditions = {name: _batch(values, shapes[name]) for name, values in told.items()}
     return [
-        {"x": x, "timestep": np.array([t], np.float32), "coefficients": np.asarray(rows[steps.index(t)], np.float32), **conditions}
+        {"x": x, "timestep": np.array([t], np.float32), "coefficients": rows[steps.index(t)], "previous": x, **conditions}
         for t in timesteps
     ]
 

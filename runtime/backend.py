@@ -10,8 +10,15 @@ from numpy.typing import NDArray
 from diffpose_edge.config import BatchShape
 
 Array = NDArray[np.float32]
+# What tells schedules apart: samplers walk the same timesteps with other coefficients.
+ScheduleKey = tuple[tuple[int, ...], bytes]
 # How many schedules keep what was prepared for them: a robot uses a few (one for each deadline), a sweep any number.
 KEPT_SCHEDULES = 8
+
+
+def schedule_key(timesteps: tuple[int, ...], coefficients: Array) -> ScheduleKey:
+    """Return what a prepared schedule is found by."""
+    return timesteps, coefficients.tobytes()
 
 
 class Steps(Protocol):
@@ -48,7 +55,7 @@ class Backend(Protocol):
         """Run the context graph: ``observation`` → ``xyz``, ``features``."""
 
     def begin(self, timesteps: tuple[int, ...], coefficients: Array) -> None:
-        """Make a schedule current: K timesteps and their coefficients (K, 2). Prepares it only the first time."""
+        """Make a schedule current: K timesteps and their coefficients (K, 3). Prepares it only the first time."""
 
     def walk(self, step_ns: NDArray[np.float64], trajectory: Array | None) -> Array:
         """Walk the state in ``x`` through the steps of the current schedule; return the final state (P N, 17, 5).

@@ -14,9 +14,9 @@ from diffpose_edge.manifest import Manifest
 from diffpose_edge.person import PersonView
 from diffpose_edge.runtime.backend import Array, Backend, WholeFrameBackend
 from diffpose_edge.runtime.estimate import PoseEstimate, Timings, aggregate, calibrated
+from diffpose_edge.runtime.plan import StepPlan
 from diffpose_edge.runtime.start import LEAST_OBSERVED, StartDraws, noise_start, released_start
 from diffpose_edge.runtime.start_graph import XYZ
-from diffpose_edge.schedule import scaled_coefficients, step_coefficients
 from diffpose_edge.skeleton import ROOT, J
 
 
@@ -27,21 +27,15 @@ def timed(call: Callable[[], None]) -> int:
     return perf_counter_ns() - began
 
 
-def coefficients_of(manifest: Manifest, timesteps: tuple[int, ...]) -> Array:
-    """Return the rows (K, 2) that the step graph takes: of released weights for x_t, of conditioned ones for sqrt(a_t) x_t."""
-    of_process = step_coefficients if manifest.process.kind == "released" else scaled_coefficients
-    return of_process(manifest.alpha_bar_table, timesteps, manifest.process.prediction)
-
-
 @dataclass(frozen=True)
 class Request:
     """What is asked for: ``uv`` (B, 17, 2) of the frames to estimate, missing joints filled in for released weights;
-    ``confidence`` (B, 17); the schedule; the mode; and for mode ``distribution`` where the people are and their starts.
+    ``confidence`` (B, 17); the plan of the steps; the mode; and for mode ``distribution`` where the people are and their starts.
     """
 
     uv: Array
     confidence: Array
-    timesteps: tuple[int, ...]
+    plan: StepPlan
     mode: str
     rng: np.random.Generator
     trace: bool
@@ -53,7 +47,7 @@ class Call:
     """Collects one call's results, batch by batch. Made and used while the runtime's lock is held."""
 
     def __init__(self, backend: Backend, manifest: Manifest, request: Request):
-        timesteps = request.timesteps
+        timesteps = request.plan.timesteps
         B, self.N, self.K = len(request.uv), backend.shape.N, len(timesteps)
         self.backend, self.request, self.spread = backend, request, manifest.process.start
         self.observed = request.confidence > 0
@@ -61,7 +55,7 @@ class Call:
         if request.draws is not None:
             # The state in the buffers is sqrt(a_t) x_t; after the last step the scale is one.
             self.scales = np.sqrt(np.append(manifest.alpha_bar_table[list(timesteps)], 1.0)).astype(np.float32)
-        backend.begin(timesteps, coefficients_of(manifest, timesteps))
+        backend.begin(timesteps, request.plan.coefficients)
         self.joints = np.empty((B, J, 3), np.float32)
         self.context = np.empty((B, J, 3), np.float32)
         self.covariance = np.empty((B, J, 3, 3), np.float32)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from diffpose_edge.errors import CudaError, EngineError
 from diffpose_edge.manifest import Manifest
-from diffpose_edge.runtime.backend import KEPT_SCHEDULES, Array
+from diffpose_edge.runtime.backend import KEPT_SCHEDULES, Array, ScheduleKey, schedule_key
 from diffpose_edge.runtime.cuda import Cuda, Graph, Stream
 from diffpose_edge.runtime.device_memory import Region
 from diffpose_edge.runtime.device_schedule import Schedule
@@ -59,7 +59,7 @@ class DeviceBackend:
         self._cuda, self._engines = cuda, engines
         self._conditioned = manifest.process.kind == "distribution"
         self._eager_reason = None if capture else "not asked for"
-        self._schedules: OrderedDict[tuple[int, ...], Schedule] = OrderedDict()
+        self._schedules: OrderedDict[ScheduleKey, Schedule] = OrderedDict()
         self._current: Schedule | None = None
         self._closed = False
         self._owned = ExitStack()
@@ -89,6 +89,13 @@ class DeviceBackend:
         self._results = stack.enter_context(Region(cuda, {"xyz": started[0]["xyz"], "final": state}, mapped=mapped))
         self._encoded = stack.enter_context(Region(cuda, given if video else {}))
         self._states = stack.enter_context(Region(cuda, {"0": state, "1": state}, device_only=True))
+        # What the network said takes turns too. Before the first step it said nothing: zeros that nobody writes, because what
+        # an earlier frame left need not be finite, and then 0 times it is not 0.
+        self._said = stack.enter_context(Region(cuda, {"0": state, "1": state}, device_only=True))
+        self._nothing = stack.enter_context(Region(cuda, {"previous": state}))
+        self._nothing.host["previous"][...] = 0.0
+        self._nothing.upload(self._stream.handle)
+        self._stream.synchronize()
         self._seen_state = stack.enter_context(Region(cuda, {"state": state}))
 
         self.observation, self.base, self.scale = (self._given.host[name] for name in ins)
@@ -129,14 +136,15 @@ class DeviceBackend:
             self._stream.synchronize()
 
     def begin(self, timesteps: tuple[int, ...], coefficients: Array) -> None:
-        if timesteps not in self._schedules:
+        key = schedule_key(timesteps, coefficients)
+        if key not in self._schedules:
             if len(self._schedules) >= KEPT_SCHEDULES:
                 self._schedules.popitem(last=False)[1].close()
             with self._cuda.current():
                 made = Schedule(self._cuda, timesteps, coefficients, self._stream, timed=self.timed)
-            self._schedules[timesteps] = made
-        self._schedules.move_to_end(timesteps)
-        self._current = self._schedules[timesteps]
+            self._schedules[key] = made
+        self._schedules.move_to_end(key)
+        self._current = self._schedules[key]
 
     def frame(self, spent: NDArray[np.float64]) -> Array:
         """Run a whole frame: ``observation``, ``base``, ``scale`` and, for a conditioned denoiser, ``x`` were written by the
@@ -270,7 +278,7 @@ class DeviceBackend:
 
     def _enqueue_step(self, schedule: Schedule, k: int, x: int, final: int | None) -> None:
         """Enqueue step k: from ``x`` for k = 0, into ``final``, if given, for the last; in between two states take turns."""
-        states = self._states.address
+        states, said = self._states.address, self._said.address
         last = final is not None and k == len(schedule) - 1
         timestep, coefficients = schedule.row(k)
         step = self._engines["step"]
@@ -280,6 +288,8 @@ class DeviceBackend:
                 "x_next": final if last and final is not None else states[str((k + 1) % 2)],
                 "timestep": timestep,
                 "coefficients": coefficients,
+                "previous": said[str(k % 2)] if k else self._nothing.address["previous"],
+                "eps": said[str((k + 1) % 2)],
             }
         )
         step.enqueue(self._stream.handle)

@@ -17,13 +17,13 @@ MARKS = ("begin", "given", "encoded", "started", "end")
 
 
 class Schedule:
-    """K timesteps and their coefficients (K, 2), uploaded once; ``graphs`` by name. Wants the context to be current."""
+    """K timesteps and their coefficients (K, 3), uploaded once; ``graphs`` by name. Wants the context to be current."""
 
     def __init__(self, cuda: Cuda, timesteps: tuple[int, ...], coefficients: Array, stream: Stream, *, timed: bool):
         self._cuda, self._K, self._stream = cuda, len(timesteps), stream
         self.graphs: dict[str, Graph] = {}
         rows: dict[str, tuple[int, ...]] = {}
-        for what, size in (("timestep", 1), ("coefficients", 2)):
+        for what, size in (("timestep", 1), ("coefficients", 3)):
             rows |= {f"{what} {k}": (size,) for k in range(self._K)}
         with ExitStack() as stack:
             self._rows = stack.enter_context(Region(cuda, rows))

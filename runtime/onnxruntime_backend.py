@@ -1,7 +1,7 @@
 """ONNX Runtime on the CPU: the embedded default.
 
 State, inputs and outputs are numpy arrays that ONNX Runtime reads and writes in place through IOBinding. The state
-alternates between two buffers; the bindings of a schedule's K steps are made once and kept.
+alternates between two buffers, and so does what the network said; the bindings of a schedule's K steps are made once and kept.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from diffpose_edge.errors import BundleError
 from diffpose_edge.manifest import Manifest, Shapes
-from diffpose_edge.runtime.backend import KEPT_SCHEDULES, Array
+from diffpose_edge.runtime.backend import KEPT_SCHEDULES, Array, ScheduleKey, schedule_key
 from diffpose_edge.runtime.loop import reverse_process
 
 
@@ -49,6 +49,11 @@ class OnnxRuntimeBackend:
         self._states = (np.zeros(self.shape.state, np.float32), np.zeros(self.shape.state, np.float32))
         self.x = self._states[0]
         self._values = tuple(ort.OrtValue.ortvalue_from_numpy(state) for state in self._states)
+        # What the network said takes turns as well. Before the first step it said nothing: zeros that nobody writes, because
+        # what an earlier frame left need not be finite, and then 0 times it is not 0.
+        nothing, *said = (np.zeros(self.shape.state, np.float32) for _ in range(3))
+        self._said = nothing, *said
+        self._said_values = tuple(ort.OrtValue.ortvalue_from_numpy(array) for array in self._said)
         self._encoding = self._context.io_binding()
         self._encoding.bind_ortvalue_input(seen, ort.OrtValue.ortvalue_from_numpy(self.observation))
         self._encoding.bind_ortvalue_output("xyz", ort.OrtValue.ortvalue_from_numpy(self.xyz))
@@ -56,8 +61,8 @@ class OnnxRuntimeBackend:
             self._encoding.bind_ortvalue_output("feature", ort.OrtValue.ortvalue_from_numpy(self.features))
         told = {"feature": self.feature, "start": self.start}
         self._told = {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in told.items() if array is not None}
-        self._schedules: OrderedDict[tuple[int, ...], list[Any]] = OrderedDict()
-        self._rows: dict[tuple[int, ...], tuple[Array, Array]] = {}
+        self._schedules: OrderedDict[ScheduleKey, list[Any]] = OrderedDict()
+        self._rows: dict[ScheduleKey, tuple[Array, Array]] = {}
         self._current: list[Any] = []
         self._check_buffers()
 
@@ -65,13 +70,14 @@ class OnnxRuntimeBackend:
         self._context.run_with_iobinding(self._encoding)
 
     def begin(self, timesteps: tuple[int, ...], coefficients: Array) -> None:
-        if timesteps not in self._schedules:
+        key = schedule_key(timesteps, coefficients)
+        if key not in self._schedules:
             if len(self._schedules) >= KEPT_SCHEDULES:
                 oldest, _ = self._schedules.popitem(last=False)
                 del self._rows[oldest]
-            self._schedules[timesteps] = self._bindings(timesteps, coefficients)
-        self._schedules.move_to_end(timesteps)
-        self._current = self._schedules[timesteps]
+            self._schedules[key] = self._bindings(timesteps, coefficients)
+        self._schedules.move_to_end(key)
+        self._current = self._schedules[key]
 
     def walk(self, step_ns: NDArray[np.float64], trajectory: Array | None) -> Array:
         return reverse_process(self, len(self._current), step_ns, trajectory)
@@ -82,6 +88,10 @@ class OnnxRuntimeBackend:
     def state(self, k: int) -> Array:
         return self._states[k % 2]
 
+    def previous(self, k: int) -> Array:
+        """Return what the network said at the step before step k (P N, 17, 5): zeros for k = 0."""
+        return self._said[_turn(k)]
+
     def describe(self) -> dict[str, Any]:
         return {"backend": "onnxruntime", "version": ort.__version__, "provider": "CPUExecutionProvider", "threads": self._threads}
 
@@ -90,29 +100,31 @@ class OnnxRuntimeBackend:
         self._current = []
         self._schedules.clear()
         self._rows.clear()
-        self._values = ()
+        self._values = self._said_values = ()
         self._told = {}
         self._encoding = self._context = self._step = None
 
     def _bindings(self, timesteps: tuple[int, ...], coefficients: Array) -> list[Any]:
         # One row for each step, contiguous; ONNX Runtime reads these arrays themselves, so they live as long as the bindings.
         rows = np.array(timesteps, np.float32).reshape(-1, 1), np.ascontiguousarray(coefficients, np.float32)
-        self._rows[timesteps] = rows
+        self._rows[schedule_key(timesteps, coefficients)] = rows
         bindings = []
         for k in range(len(timesteps)):
             binding = self._step.io_binding()
             binding.bind_ortvalue_input("x", self._values[k % 2])
             binding.bind_ortvalue_input("timestep", ort.OrtValue.ortvalue_from_numpy(rows[0][k]))
             binding.bind_ortvalue_input("coefficients", ort.OrtValue.ortvalue_from_numpy(rows[1][k]))
+            binding.bind_ortvalue_input("previous", self._said_values[_turn(k)])
             for name, value in self._told.items():
                 binding.bind_ortvalue_input(name, value)
             binding.bind_ortvalue_output("x_next", self._values[(k + 1) % 2])
+            binding.bind_ortvalue_output("eps", self._said_values[_turn(k + 1)])
             bindings.append(binding)
         return bindings
 
     def _check_buffers(self) -> None:
         # The whole scheme rests on ONNX Runtime sharing these arrays' memory instead of copying them once.
-        for value, state in zip(self._values, self._states, strict=True):
+        for value, state in zip((*self._values, *self._said_values), (*self._states, *self._said), strict=True):
             if value.data_ptr() != state.ctypes.data:
                 raise RuntimeError(f"ONNX Runtime {ort.__version__} copies the arrays bound to it; a version that shares them is needed")
 
@@ -126,3 +138,8 @@ class OnnxRuntimeBackend:
             if actual != wanted or any(value.type != "tensor(float)" for value in found):
                 raise BundleError(f"the {role} graph takes or gives {actual}, the manifest's shapes mean {wanted}; export the bundle again")
         return session
+
+
+def _turn(k: int) -> int:
+    """Return which buffer holds what was said before step k: 0 is silence, 1 and 2 take turns."""
+    return 0 if k == 0 else 1 + k % 2

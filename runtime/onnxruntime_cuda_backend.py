@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from diffpose_edge.errors import BundleError, CudaError, DiffPoseEdgeError
 from diffpose_edge.manifest import Manifest, Shapes
-from diffpose_edge.runtime.backend import KEPT_SCHEDULES, Array
+from diffpose_edge.runtime.backend import KEPT_SCHEDULES, Array, ScheduleKey, schedule_key
 from diffpose_edge.runtime.loop import reverse_process
 
 PROVIDER = "CUDAExecutionProvider"
@@ -105,13 +105,16 @@ class _Sessions:
         self.features: Array | None = np.zeros(given["feature"], np.float32) if "feature" in given else None
         self._made: dict[str, Any] = {}
         self._graphs_made = self._schedules_captured = 0
-        self._schedules: OrderedDict[tuple[int, ...], list[Run]] = OrderedDict()
+        self._schedules: OrderedDict[ScheduleKey, list[Run]] = OrderedDict()
         self._current: list[Run] = []
         self._session("context")  # before anything is allocated: a provider that does not start is named
         self._observed = self._on_device(self.observation)
         self._given = {name: self._on_device(np.zeros(shape, np.float32)) for name, shape in given.items()}
         self._told = {name: self._on_device(host[name]) for name in told}
         self._states: tuple[Any, ...] = (self._on_device(self.x), self._on_device(self.x))
+        # What the network said takes turns too; before the first step, zeros that nobody writes.
+        self._said: tuple[Any, ...] = (self._on_device(self.x), self._on_device(self.x))
+        self._nothing = self._on_device(self.x)
         self._encoder = self._captured("context", lambda: [self._bound("context", {seen: self._observed}, self._given)])
         self._session("step")
         self.encode()  # what a first run does once is done before the first frame
@@ -124,16 +127,17 @@ class _Sessions:
             self.features[...] = self._given["feature"].numpy()
 
     def begin(self, timesteps: tuple[int, ...], coefficients: Array) -> None:
-        if timesteps not in self._schedules:
+        key = schedule_key(timesteps, coefficients)
+        if key not in self._schedules:
             if len(self._schedules) >= KEPT_SCHEDULES:
                 self._let_go(self._schedules.popitem(last=False)[1])
             if self.eager_because is None and self._schedules_captured == CAPTURED_SCHEDULES:
                 self._stay_eager(f"{CAPTURED_SCHEDULES} schedules were captured, and ONNX Runtime may keep their graphs until it is closed")
             self._schedules_captured += self.eager_because is None
             rows = np.ascontiguousarray(coefficients, np.float32)
-            self._schedules[timesteps] = self._captured("step", lambda: self._steps(timesteps, rows))
-        self._schedules.move_to_end(timesteps)
-        self._current = self._schedules[timesteps]
+            self._schedules[key] = self._captured("step", lambda: self._steps(timesteps, rows))
+        self._schedules.move_to_end(key)
+        self._current = self._schedules[key]
 
     def walk(self, step_ns: NDArray[np.float64], trajectory: Array | None) -> Array:
         for name, value in self._told.items():
@@ -154,7 +158,7 @@ class _Sessions:
         # Bindings hold their session and their buffers: everything goes together.
         self._current, self._encoder = [], []
         self._schedules.clear()
-        self._observed, self._given, self._told, self._states = None, {}, {}, ()
+        self._observed, self._given, self._told, self._states, self._said, self._nothing = None, {}, {}, (), (), None
         self._made.clear()
 
     def _captured(self, role: str, bind: Callable[[], list[Run]]) -> list[Run]:
@@ -190,7 +194,8 @@ class _Sessions:
         runs = []
         for k, timestep in enumerate(timesteps):
             row = {"timestep": self._on_device(np.array([timestep], np.float32)), "coefficients": self._on_device(coefficients[k])}
-            runs.append(self._bound("step", {"x": self._states[k % 2], **row, **self._told}, {"x_next": self._states[(k + 1) % 2]}))
+            read = {"x": self._states[k % 2], "previous": self._said[k % 2] if k else self._nothing, **row, **self._told}
+            runs.append(self._bound("step", read, {"x_next": self._states[(k + 1) % 2], "eps": self._said[(k + 1) % 2]}))
         return runs
 
     def _bound(self, role: str, inputs: dict[str, Any], outputs: dict[str, Any]) -> Run:

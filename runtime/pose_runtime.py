@@ -26,8 +26,8 @@ from diffpose_edge.person import PersonView, context_channels, person_view
 from diffpose_edge.runtime.backend import Array, Backend
 from diffpose_edge.runtime.call import Call, Request, timed
 from diffpose_edge.runtime.estimate import PoseEstimate
+from diffpose_edge.runtime.plan import StepPlan, step_plan
 from diffpose_edge.runtime.start import checked_mode, draw_starts, fill_missing, generator_of
-from diffpose_edge.schedule import checked_timesteps
 from diffpose_edge.tracks import nearest_found, tracks_of
 
 BACKENDS = ("onnxruntime", "tensorrt", "onnxruntime-cuda", "auto")
@@ -118,6 +118,8 @@ class PoseRuntime:
         *,
         mixture: Mixture | None = None,
         timesteps: Sequence[int] | None = None,
+        steps: int | None = None,
+        sampler: str | None = None,
         mode: str | None = None,
         trace: bool = False,
     ) -> PoseEstimate:
@@ -133,16 +135,19 @@ class PoseRuntime:
         "distribution"). Without keypoints, those of the heaviest components are taken, for a frame encoder. With them, the
         keypoints' confidence counts, and a joint that the mixture did not see starts at its keypoint.
 
-        timesteps: decreasing, within the schedule (default: the bundle's). mode, by default the bundle's own:
+        timesteps: decreasing, within the schedule (default: the bundle's). Or steps: how many, K; then the schedule that was
+        fitted for that K is walked, if the bundle has one (docs/samplers.md), and else K even timesteps. sampler: "ddim", which is
+        the default wherever there is nothing fitted, "ab2" (Adams-Bashforth, second order) or "fitted". mode, by default the bundle's own:
         "distribution", for pairs trained with a start distribution, draws N starts from it, with ``seed`` (an int, or a
         numpy Generator, which is advanced). Bundles of released weights have "released", which starts every sample at
         the detected pose, as the published code does: the samples are then equal and ``seed`` has no effect; and
         "noised", which adds the noise of the first timestep. The same seed gives the same poses whatever P is. trace: keep
         every state.
 
-        Raises KeypointError, TimestepError, DiffPoseEdgeError for a mode that the bundle does not have, RuntimeClosed.
+        Raises KeypointError, TimestepError, DiffPoseEdgeError for a mode or a fitted schedule that the bundle does not have,
+        RuntimeClosed.
         """
-        return self._prepared(keypoints, confidence, seed, mixture, timesteps, mode, trace, own=False)()
+        return self._prepared(keypoints, confidence, seed, mixture, self._plan(timesteps, steps, sampler), mode, trace, own=False)()
 
     def estimate_async(
         self,
@@ -152,6 +157,8 @@ class PoseRuntime:
         *,
         mixture: Mixture | None = None,
         timesteps: Sequence[int] | None = None,
+        steps: int | None = None,
+        sampler: str | None = None,
         mode: str | None = None,
         trace: bool = False,
     ) -> Future[PoseEstimate]:
@@ -163,7 +170,7 @@ class PoseRuntime:
         later is raised by ``.result()``.
         """
         self._open()
-        work = self._prepared(keypoints, confidence, seed, mixture, timesteps, mode, trace, own=True)
+        work = self._prepared(keypoints, confidence, seed, mixture, self._plan(timesteps, steps, sampler), mode, trace, own=True)
         with self._pool_lock:
             self._open()  # again: close() may have come between
             if self._pool is None:
@@ -176,7 +183,7 @@ class PoseRuntime:
         confidence: ArrayLike | None,
         seed: Seed,
         mixture: Mixture | None,
-        timesteps: Sequence[int] | None,
+        plan: StepPlan,
         mode: str | None,
         trace: bool,
         *,
@@ -184,13 +191,13 @@ class PoseRuntime:
     ) -> Callable[[], PoseEstimate]:
         """Check everything and return the rest of the work; ``own``: on copies, because the caller's arrays may change meanwhile."""
         checked = self._checked(keypoints, confidence, mixture)
-        steps, known, rng = self._schedule(timesteps), self._mode(mode), generator_of(seed)
+        known, rng = self._mode(mode), generator_of(seed)
         if mixture is not None and known != "distribution":
             raise DiffPoseEdgeError(f"mode {known!r} starts at the keypoints: a mixture has no meaning in it. Leave mixture out")
         if own:
             checked, mixture = copy.deepcopy((checked, mixture))
         frame = -1 if self.bundle.manifest.shape.F > 1 else None
-        return lambda: self._estimate(checked, frame, steps, known, rng, trace, mixture)
+        return lambda: self._estimate(checked, frame, plan, known, rng, trace, mixture)
 
     def _checked(self, keypoints: ArrayLike | None, confidence: ArrayLike | None, mixture: Mixture | None) -> Keypoints:
         F = self.bundle.manifest.shape.F
@@ -227,6 +234,8 @@ class PoseRuntime:
         seed: Seed = None,
         *,
         timesteps: Sequence[int] | None = None,
+        steps: int | None = None,
+        sampler: str | None = None,
         mode: str | None = None,
         trace: bool = False,
     ) -> Iterator[PoseEstimate]:
@@ -242,16 +251,14 @@ class PoseRuntime:
         self._open()
         if not isinstance(keypoints, Keypoints) or keypoints.uv.ndim != 3:
             raise KeypointError("expected the Keypoints of one clip (diffpose_edge.keypoints.checked_keypoints makes them of an array)")
-        return self._clip(keypoints, self._schedule(timesteps), self._mode(mode), generator_of(seed), trace)
+        return self._clip(keypoints, self._plan(timesteps, steps, sampler), self._mode(mode), generator_of(seed), trace)
 
-    def _clip(
-        self, keypoints: Keypoints, steps: tuple[int, ...], mode: str, rng: np.random.Generator, trace: bool
-    ) -> Iterator[PoseEstimate]:
+    def _clip(self, keypoints: Keypoints, plan: StepPlan, mode: str, rng: np.random.Generator, trace: bool) -> Iterator[PoseEstimate]:
         shape = self.bundle.manifest.shape
         if shape.F == 1:
             for first in range(0, len(keypoints), shape.P):
                 part = Keypoints(keypoints.uv[first : first + shape.P], keypoints.confidence[first : first + shape.P])
-                yield self._estimate(part, None, steps, mode, rng, trace)
+                yield self._estimate(part, None, plan, mode, rng, trace)
             return
         found = np.asarray((keypoints.confidence > 0).any(axis=-1))
         for track in tracks_of(keypoints):
@@ -261,7 +268,7 @@ class PoseRuntime:
                 at = shown[np.minimum(np.arange(first, first + shape.F), len(shown) - 1)]
                 window = Keypoints(keypoints.uv[at], keypoints.confidence[at])
                 nobody = ~found[track][first : first + frames]
-                yield self._estimate_window(window, frames, steps, mode, rng, trace, nobody)
+                yield self._estimate_window(window, frames, plan, mode, rng, trace, nobody)
 
     def describe(self) -> dict[str, Any]:
         """Return the backend's name, version and settings. Raises RuntimeClosed."""
@@ -289,9 +296,8 @@ class PoseRuntime:
             raise RuntimeClosed("this runtime was closed; load the bundle again with PoseRuntime.load")
         return self._backend
 
-    def _schedule(self, timesteps: Sequence[int] | None) -> tuple[int, ...]:
-        manifest = self.bundle.manifest
-        return manifest.timesteps if timesteps is None else checked_timesteps(timesteps, manifest.T)
+    def _plan(self, timesteps: Sequence[int] | None, steps: int | None, sampler: str | None) -> StepPlan:
+        return step_plan(self.bundle.manifest, timesteps, steps, sampler)
 
     def _mode(self, mode: str | None) -> str:
         known = checked_mode(mode, self.bundle.manifest.process.kind)
@@ -302,7 +308,7 @@ class PoseRuntime:
         self,
         keypoints: Keypoints,
         frame: int | None,
-        timesteps: tuple[int, ...],
+        plan: StepPlan,
         mode: str,
         rng: np.random.Generator,
         trace: bool,
@@ -315,7 +321,7 @@ class PoseRuntime:
             P = backend.shape.P
             newest = (slice(None),) if frame is None else (slice(None), frame)
             observation, uv, view = self._observed(keypoints)
-            request = self._request(uv[newest], keypoints.confidence[newest], timesteps, mode, rng, trace, view, mixture)
+            request = self._request(uv[newest], keypoints.confidence[newest], plan, mode, rng, trace, view, mixture)
             call = Call(backend, self.bundle.manifest, request)
             for first in range(0, len(uv), P):
                 people = slice(first, min(first + P, len(uv)))
@@ -333,7 +339,7 @@ class PoseRuntime:
         self,
         window: Keypoints,
         frames: int,
-        timesteps: tuple[int, ...],
+        plan: StepPlan,
         mode: str,
         rng: np.random.Generator,
         trace: bool,
@@ -353,7 +359,7 @@ class PoseRuntime:
             if view is not None:
                 # All frames of the window are seen from the window's own centre and scale.
                 view = PersonView(np.repeat(view.centre, frames, axis=0), np.repeat(view.scale, frames))
-            request = self._request(uv[0, :frames], window.confidence[:frames], timesteps, mode, rng, trace, view, None)
+            request = self._request(uv[0, :frames], window.confidence[:frames], plan, mode, rng, trace, view, None)
             call = Call(backend, self.bundle.manifest, request)
             call.observed[nobody] = False
             call.context_ns += timed(backend.encode)
@@ -375,7 +381,7 @@ class PoseRuntime:
         self,
         uv: Array,
         confidence: Array,
-        timesteps: tuple[int, ...],
+        plan: StepPlan,
         mode: str,
         rng: np.random.Generator,
         trace: bool,
@@ -385,7 +391,7 @@ class PoseRuntime:
         draws = None
         if view is not None:
             draws = draw_starts(uv, confidence, view, mixture, self.bundle.manifest.shape.N, rng)
-        return Request(uv, confidence, timesteps, mode, rng, trace, view, draws)
+        return Request(uv, confidence, plan, mode, rng, trace, view, draws)
 
 
 def _slots(rows: Array, P: int) -> Array:

@@ -12,9 +12,9 @@ from diffpose_edge.engines import ENGINE_ROLES, FLAVOURS, Target, checked_flavou
 from diffpose_edge.errors import EngineMismatch
 from diffpose_edge.extras import install_command, is_installed
 from diffpose_edge.manifest import Manifest, Shapes
-from diffpose_edge.runtime.call import coefficients_of
 from diffpose_edge.runtime.cuda import Cuda, open_cuda
 from diffpose_edge.runtime.device_backend import DeviceBackend
+from diffpose_edge.runtime.plan import step_plan
 from diffpose_edge.runtime.start_graph import start_io
 from diffpose_edge.runtime.tensorrt_engine import TensorRTEngine, tensorrt_module
 
@@ -60,8 +60,8 @@ def tensorrt_backend(
         backend = DeviceBackend(bundle.manifest, cuda, engines, timed=timed, capture=capture)
     with ExitStack() as stack:
         stack.callback(backend.close)
-        timesteps = bundle.manifest.timesteps
-        backend.warm_up(timesteps, coefficients_of(bundle.manifest, timesteps))
+        plan = step_plan(bundle.manifest)
+        backend.warm_up(plan.timesteps, plan.coefficients)
         with cuda.current():
             for engine in engines.values():
                 engine.keep_kernels()

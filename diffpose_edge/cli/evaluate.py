@@ -47,6 +47,8 @@ def evaluate(
     ] = None,
     mode: Annotated[str | None, typer.Option(help="Start of the samples, as for run (default: the runtime's).")] = None,
     timesteps: Annotated[str | None, typer.Option(help="Timesteps, largest first (default: the bundle's).")] = None,
+    steps: Annotated[int | None, typer.Option(help="Or how many: the bundle's fitted schedule, or even timesteps.", min=1)] = None,
+    sampler: Annotated[str | None, typer.Option(help="ddim, ab2 or fitted (default: what --steps has fitted, else ddim).")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
     limit: Annotated[int | None, typer.Option(help="Take the first LIMIT frames of each clip only.", min=1)] = None,
     json_path: Annotated[Path | None, typer.Option("--json", help="Write every figure to this file.")] = None,
@@ -61,9 +63,11 @@ def evaluate(
     and left out. The number of samples N is the bundle's.
     """
     from diffpose_edge.runtime import PoseRuntime
+    from diffpose_edge.runtime.plan import checked_sampler, step_plan
     from diffpose_edge.runtime.start import MODES, generator_of
 
-    steps = parsed_timesteps(timesteps)
+    walked = parsed_timesteps(timesteps)
+    checked_sampler(sampler)
     generator_of(seed)
     data = data or held_out_path()
     _check_places(data, json_path, plot_path)
@@ -71,7 +75,8 @@ def evaluate(
         require("matplotlib")
     clips = [clip.first(limit) for clip in load_evaluation(data)]
     # An option that was not given is not passed on either: the runtime has its own default.
-    options = {"timesteps": steps, **({} if mode is None else {"mode": mode})}
+    chosen = {"timesteps": walked, "steps": steps, "sampler": sampler}
+    options = {**chosen, **({} if mode is None else {"mode": mode})}
     with telling(), PoseRuntime.load(bundle, backend, precision=precision, threads=threads) as runtime:
         with counting("frames", sum(map(len, clips))) as done:
             scores = [_scored(runtime, clip, [seed, index], options, done) for index, clip in enumerate(clips)]
@@ -84,14 +89,15 @@ def evaluate(
     print_joints(joints)
     blank = rows[0].unposed
     say(f"{rows[0].clips} clips, {rows[0].frames} frames" + (f", {blank} of them without a pose (too few joints seen)" if blank else ""))
-    used_steps = manifest.timesteps if steps is None else steps
+    plan = step_plan(manifest, **chosen)
     used = {
         "bundle": str(bundle),
         "note": note,
         "data": str(data),
         "precision": precision,
         "mode": mode or MODES[manifest.process.kind][0],
-        "timesteps": list(used_steps),
+        "timesteps": list(plan.timesteps),
+        "sampler": plan.sampler,
         "N": manifest.shape.N,
         "seed": seed,
         "limit": limit,
@@ -101,7 +107,7 @@ def evaluate(
     if plot_path is not None:
         from diffpose_edge.evaluation_plot import plot_evaluation
 
-        first = f"{bundle.name} on {data.name}: MPJPE {rows[0].mpjpe:.1f} mm, N = {manifest.shape.N}, K = {len(used_steps)}"
+        first = f"{bundle.name} on {data.name}: MPJPE {rows[0].mpjpe:.1f} mm, N = {manifest.shape.N}, K = {len(plan.timesteps)}"
         # The curve of N perfect samples is for covariances of samples alone; a trained pair's are calibrated.
         sampled = manifest.shape.N if manifest.process.kind == "released" else None
         plot_evaluation(scores, plot_path, samples=sampled, caption=f"{first}\n{note}".strip())

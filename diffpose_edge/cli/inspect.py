@@ -32,6 +32,8 @@ def inspect(bundle: Annotated[Path, typer.Argument(help="A bundle made by export
     table.add_row("batch", f"P={shape.P} persons, N={shape.N} samples, F={shape.F} frames")
     table.add_row("schedule", f"T={manifest.T}, alpha_bar {manifest.alpha_bar[0]:.4f} to {manifest.alpha_bar[-1]:.4f}")
     table.add_row("default timesteps", ", ".join(map(str, manifest.timesteps)))
+    for schedule in manifest.fitted:
+        table.add_row(f"fitted: {len(schedule.timesteps)} steps", ", ".join(map(str, schedule.timesteps)))
     for name, entry in manifest.files.items():
         table.add_row(name, f"{entry.role}, {entry.precision}, {entry.bytes / 1e6:.2f} MB, sha256 {entry.sha256[:16]}… (checked)")
     provenance = manifest.provenance

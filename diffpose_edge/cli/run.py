@@ -25,6 +25,8 @@ def run(
     ],
     out_path: Annotated[Path, typer.Option("--out", help="npz to write: joints, context, samples, covariance, observed.")],
     timesteps: Annotated[str | None, typer.Option(help="Timesteps, largest first (default: the bundle's).")] = None,
+    steps: Annotated[int | None, typer.Option(help="Or how many: the bundle's fitted schedule, or even timesteps.", min=1)] = None,
+    sampler: Annotated[str | None, typer.Option(help="ddim, ab2 or fitted (default: what --steps has fitted, else ddim).")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the N draws.")] = 0,
     mode: Annotated[
         str | None,
@@ -44,9 +46,11 @@ def run(
     (frames,N,17,3), covariance (frames,17,3,3) and observed (frames,17). Frames in which too few joints were seen are NaN.
     """
     from diffpose_edge.runtime import PoseRuntime
+    from diffpose_edge.runtime.plan import checked_sampler
     from diffpose_edge.runtime.start import checked_mode, generator_of
 
-    steps = parsed_timesteps(timesteps)
+    walked = parsed_timesteps(timesteps)
+    checked_sampler(sampler)
     checked_mode(mode)
     generator_of(seed)
     check_file_place(out_path)
@@ -61,7 +65,7 @@ def run(
             counting("frames", len(clip)) as done,
         ):
             estimates = []
-            for estimate in runtime.estimate_clip(clip, seed, timesteps=steps, mode=mode, trace=trace):
+            for estimate in runtime.estimate_clip(clip, seed, timesteps=walked, steps=steps, sampler=sampler, mode=mode, trace=trace):
                 estimates.append(estimate)
                 done(len(estimate.joints))
         names = ("joints", "context", "samples", "covariance", "observed")

@@ -1,4 +1,4 @@
-"""Format version 2: what the manifest says of the process; and bundles of version 1, which knew released weights alone."""
+"""What the manifest says of the process; and bundles of older versions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from diffpose_edge.distribution import StartSpread
 from diffpose_edge.errors import BundleError
 from diffpose_edge.manifest import Manifest, Process, manifest_from_json
 from diffpose_edge.person import CHANNELS
-from diffpose_edge.schedule import cosine_alpha_bar, released_alpha_bar
+from diffpose_edge.schedule import cosine_alpha_bar
 
 
 def _spread() -> StartSpread:
@@ -66,20 +66,14 @@ def test_a_round_trip_gives_the_same_manifest(video: bool) -> None:
     assert again.context_io == ({"observation": (3, *window, 17, 6)}, {"xyz": (3, *window, 17, 3), "feature": (3, *window, 17, 32)})
     assert again.step_io[0]["feature"] == (3, 17, 32)
     assert again.step_io[0]["start"] == (6, 17, 10)
+    assert again.step_io[0]["previous"] == again.step_io[1]["eps"] == (6, 17, 5)
 
 
-def test_a_version_1_manifest_means_released_weights() -> None:
-    manifest = Manifest(
-        GraphNetworkConfig(96, 5, 4), GraphNetworkConfig(96, 5, 4), BatchShape(), tuple(map(float, released_alpha_bar())), (12, 0), {}
-    )
-    content = json.loads(manifest.to_json())
-    content["format_version"] = 1
-    del content["process"]
-    for network in content["model"].values():
-        del network["channels"], network["condition"]
-    assert manifest_from_json(json.dumps(content)) == manifest
-    content["format_version"] = 2
-    with pytest.raises(BundleError, match="no field"):
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_a_bundle_whose_step_cannot_remember_is_refused_with_what_to_do(version: int) -> None:
+    content = json.loads(_manifest(False).to_json())
+    content["format_version"] = version
+    with pytest.raises(BundleError, match=rf"version {version}; .* from 4 on.*Export it again"):
         manifest_from_json(json.dumps(content))
 
 

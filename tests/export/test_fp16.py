@@ -104,12 +104,14 @@ def test_the_state_never_leaves_float32(calibrated_bundles: dict[str, Path], nam
     model, _ = graph_of(calibrated_bundles[name], "step", precision)
     types = types_of(model)
     update = producer_of(model, "x_next")
-    products = [producer_of(model, value) for value in update.input]
+    first, last = (producer_of(model, value) for value in update.input)
+    products = [*(producer_of(model, value) for value in first.input), last]
     coefficients = next(node for node in model.graph.node if "coefficients" in node.input)
-    assert (update.op_type, [p.op_type for p in products], coefficients.op_type) == ("Add", ["Mul", "Mul"], "Split")
-    assert any("x" in p.input for p in products)
-    assert any("eps" in p.input for p in products)
-    for node in (update, *products, coefficients, producer_of(model, "eps")):
+    assert (update.op_type, first.op_type, coefficients.op_type) == ("Add", "Add", "Split")
+    assert [p.op_type for p in products] == ["Mul", "Mul", "Mul"]
+    for product, factor in zip(products, ("x", "eps", "previous"), strict=True):
+        assert factor in product.input
+    for node in (update, first, *products, coefficients, producer_of(model, "eps")):
         assert {types[value] for value in (*node.input, *node.output) if value} <= {FLOAT, TensorProto.INT64}, node.name
 
 
@@ -234,7 +236,7 @@ def test_real_inputs_give_nearly_the_same_and_not_the_very_same(calibrated_bundl
     else:
         x = np.random.default_rng(2).normal(0, 0.4, (6, 17, 5)).astype(np.float32)
         x[..., :2] = np.resize(uv, (6, 17, 2))
-        feed = {"x": x, "timestep": np.array([24], np.float32), "coefficients": np.array([1.001, -0.05], np.float32)}
+        feed = {"x": x, "timestep": np.array([24], np.float32), "coefficients": np.array([1.001, -0.05, 0.0], np.float32), "previous": x}
     exact, lowered = (ReferenceEvaluator(graph).run(None, feed)[0] for graph in (model, fp16_from_fp32(model, taps).model))
     comparison = compare_relative(role, lowered, exact, FP16_LAYER_REL)
     assert comparison.passed, str(comparison)

@@ -62,20 +62,25 @@ def test_every_layer_of_the_context_encoder(model, context, uv):
 def test_taps_cover_what_the_reference_records(model, step, x):
     _, layers = outputs_with_taps(model.denoiser_network, torch.from_numpy(x), 3)
     assert [*layers] == tap_names(5)
-    assert set(step.taps) == {"eps", *layers}
+    assert set(step.taps) == set(layers)
 
 
-def test_ddim_update_is_affine_in_the_coefficients(step, x):
+def test_the_update_is_affine_in_the_coefficients(step, x):
     session = ort.InferenceSession(step.model.SerializeToString(), providers=["CPUExecutionProvider"])
+    said_before = np.random.default_rng(8).normal(size=x.shape).astype(np.float32)
 
-    def x_next(c0, c1):
-        return session.run(None, {"x": x, "timestep": np.array([7], np.float32), "coefficients": np.array([c0, c1], np.float32)})[0]
+    def outputs(*c):
+        feed = {"x": x, "timestep": np.array([7], np.float32), "coefficients": np.array(c, np.float32), "previous": said_before}
+        return session.run(["x_next", "eps"], feed)
 
-    assert np.array_equal(x_next(1, 0), x)
-    assert np.array_equal(x_next(0, 0), np.zeros_like(x))
-    eps = x_next(0, 1)
-    c = ddim_coefficients(np.linspace(0.99, 0.5, 51), (7,))[0]
-    np.testing.assert_allclose(x_next(*c), c[0] * x + c[1] * eps, rtol=0, atol=FP32_LAYER_REL * np.abs(x).max())
+    assert np.array_equal(outputs(1, 0, 0)[0], x)
+    assert np.array_equal(outputs(0, 0, 0)[0], np.zeros_like(x))
+    assert np.array_equal(outputs(0, 0, 1)[0], said_before)
+    eps, said = outputs(0, 1, 0)
+    assert np.array_equal(eps, said), "what is given to the next step is not what the update was made with"
+    c = (*ddim_coefficients(np.linspace(0.99, 0.5, 51), (7,))[0], np.float32(-0.3))
+    expected = c[0] * x + c[1] * eps + c[2] * said_before
+    np.testing.assert_allclose(outputs(*c)[0], expected, rtol=0, atol=FP32_LAYER_REL * np.abs(x).max())
 
 
 @pytest.mark.parametrize("role", ["context", "step"])
@@ -114,7 +119,8 @@ def test_tracing_twice_gives_the_same_bytes(model, step):
 
 def test_folded_networks_in_float32_are_the_reference(model, x, uv):
     with torch.no_grad():
-        eps = FoldedStep(model.denoiser_network, 51)(torch.from_numpy(x), torch.tensor([12.0]), torch.tensor([0.0, 1.0]))[0]
+        state, nothing = torch.from_numpy(x), torch.zeros(SHAPE.state)
+        eps = FoldedStep(model.denoiser_network, 51)(state, torch.tensor([12.0]), torch.tensor([0.0, 1.0, 0.0]), nothing)[0]
         expected = model.denoiser(torch.from_numpy(x), 12)
         assert (eps - expected).abs().max() <= FP32_LAYER_REL * expected.abs().max()
         xyz = FoldedFrameEncoder(model.context_network)(torch.from_numpy(uv))[0]

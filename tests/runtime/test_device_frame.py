@@ -12,7 +12,7 @@ import pytest
 
 from diffpose_edge.runtime import PoseRuntime
 from diffpose_edge.runtime.cuda import ALIGNMENT
-from diffpose_edge.schedule import scaled_coefficients, step_coefficients
+from diffpose_edge.runtime.plan import plan_of
 
 from .device_runtime import KINDS, KINDS_AND_MODES, OnDevice, assert_same, clip_of, on_device, people_of
 
@@ -77,7 +77,7 @@ def test_steps_alone_take_the_start_from_the_host(path: Path) -> None:
     device = on_device(path, capture=False)
     with device.runtime as runtime:
         backend, conditioned = device.backend, runtime.bundle.manifest.process.kind == "distribution"
-        backend.begin((20, 3), np.ones((2, 2), np.float32))
+        backend.begin((20, 3), np.ones((2, 3), np.float32))
         found = device.calls(backend.walk, np.zeros(2), None)
     assert found == ["copy_to_device"] * (2 if conditioned else 1) + ["step", "step", "copy_to_host", "synchronize"]
 
@@ -110,12 +110,11 @@ def test_every_step_finds_its_timestep_and_coefficients_in_rows_of_their_own(pat
     with device.runtime as runtime:
         runtime.estimate(*people_of(runtime, 2), timesteps=FIVE)
         manifest = runtime.bundle.manifest
-        of = step_coefficients if manifest.process.kind == "released" else scaled_coefficients
-        expected = of(manifest.alpha_bar_table, FIVE, manifest.process.prediction)
+        expected = plan_of(manifest, "ddim", FIVE).coefficients
         rows = set()
         for step, timestep, coefficients in zip(steps_of(device)[:5], FIVE, expected, strict=True):
             assert floats_at(step["timestep"], 1) == [timestep]
-            assert floats_at(step["coefficients"], 2) == coefficients.astype(np.float32).tolist()
+            assert floats_at(step["coefficients"], 3) == coefficients.tolist()
             rows |= {step["timestep"], step["coefficients"]}
         assert len(rows) == 10
         assert all(row % ALIGNMENT == 0 for row in rows)

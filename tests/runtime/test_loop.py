@@ -10,7 +10,7 @@ from diffpose_edge.manifest import GRAPHS
 from diffpose_edge.runtime.backend import KEPT_SCHEDULES
 from diffpose_edge.runtime.loop import reverse_process
 from diffpose_edge.runtime.onnxruntime_backend import OnnxRuntimeBackend
-from diffpose_edge.schedule import ddim_coefficients
+from diffpose_edge.runtime.plan import plan_of
 
 
 @pytest.fixture
@@ -22,9 +22,9 @@ def backend(golden_bundle):
     loaded.close()  # twice is safe
 
 
-def begin(backend, golden_bundle, timesteps):
-    table = load_bundle(golden_bundle).manifest.alpha_bar_table
-    backend.begin(timesteps, ddim_coefficients(table, timesteps))
+def begin(backend, golden_bundle, timesteps, sampler="ddim"):
+    plan = plan_of(load_bundle(golden_bundle).manifest, sampler, timesteps)
+    backend.begin(timesteps, plan.coefficients)
 
 
 def test_states_take_turns_in_two_buffers_that_never_move(backend, golden_bundle):
