@@ -16,10 +16,10 @@ from diffpose_edge.extras import is_installed, require
 # Nodes that a compiler always joins with a neighbour.
 _JOINED = ("Cast", "QuantizeLinear")
 # Of the other nodes that are no matmul, this share is a launch of its own. In the plans that TensorRT-RTX 1.7 makes of the project's own
-# graphs, released size and shipped, FP32, FP16 and INT8, it is 0.31 to 0.52.
+# graphs, released size and shipped, FP32, FP16 and INT8, it is 0.31 to 0.52; INT8 graphs of tiny networks have more.
 _SHARE = 0.41
 # How far the estimate may be off: tests/benchmarks/test_launches.py holds it against counts.
-ESTIMATE_ERROR = 0.2
+ESTIMATE_ERROR = 0.25
 
 
 @dataclass(frozen=True)

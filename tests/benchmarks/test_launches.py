@@ -58,8 +58,9 @@ def test_operators_are_counted_behind_onnx_runtimes_own_optimisations() -> None:
     assert operators_of(model.SerializeToString()) == 6
 
 
+@pytest.mark.slow
 def test_the_estimate_is_near_what_tensorrt_rtx_counts(calibrated_bundles: dict[str, Path]) -> None:
-    """Kernels of the tiny networks' step graphs, in three precisions. A wrong rule for half precision is a fifth and more."""
+    """Kernels of the tiny networks' step graphs, in three precisions."""
     pytest.importorskip("tensorrt_rtx")
     pytest.importorskip("polygraphy")
     for name in ("conditioned", "golden"):

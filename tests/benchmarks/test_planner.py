@@ -19,7 +19,7 @@ WANTED = Wanted("fp16", 5, 50, 30.0)
 def load(samples: int = 5, kind: str = "float16", launches: int = 120, counted: bool = True) -> GpuLoad:
     """About a step: 40 matmuls and 200 other nodes, whose sizes grow with the samples."""
     width = {"float32": 4, "float16": 2, "int8": 1}[kind]
-    matmul = NodeWork("MatMul", samples * 600_000, 0, 30_000 * width, samples * 6_000 * width, kind, samples * 17 * 96)
+    matmul = NodeWork("MatMul", samples * 600_000, 0, 30_000 * width, samples * 6_000 * width, kind, max(1, samples) * 17 * 96)
     other = NodeWork("Add", 0, samples * 1600, 0, samples * 3200 * width, "", samples * 1600)
     work = (matmul,) * 40 + (other,) * 200
     cost = GraphCost(
@@ -97,6 +97,14 @@ def test_units_of_a_gpu() -> None:
     moved = GpuLoad(GraphCost(0, 0, 0, 10**9, 0, 1, 1, {}, {}, copy), Launches(0, 1, True))
     # A gigabyte at 1008 GB/s, nine tenths of it at best; no cache holds it.
     assert gpu_ms(moved, device)[0].fast == pytest.approx(1000 / 1008 / 0.9)
+
+
+def test_every_launch_has_one_floor() -> None:
+    """120 launches, 40 of them matmuls, too small for anything else to count; and 20, where attentions are fused."""
+    device = DEVICES["agx-orin-64gb"]
+    for number, matmuls in ((120, 40), (20, 20)):
+        tiny = GpuLoad(load(samples=0).cost, Launches(matmuls, number - matmuls, True))
+        assert gpu_ms(tiny, device)[0].typical == pytest.approx(number * device.launch_us.value / 1000)
 
 
 def test_idle_multiprocessors_cost() -> None:
@@ -182,6 +190,12 @@ def test_units_of_a_processor() -> None:
     assert cpu_ms(CpuLoad(0, 0, 0, 10**7, 0, 0), replace(free, cache_gb_per_s=50.0))[0].fast == pytest.approx(0.2)
     assert cpu_ms(CpuLoad(0, 0, 10**7, 0, 0, 0), replace(free, memory_gb_per_s=5.0))[0].slow == pytest.approx(2)
     assert cpu_ms(CpuLoad(0, 0, 0, 0, 0, 300), replace(free, node_us=0.5))[0].fast == pytest.approx(0.15)
+
+
+def test_what_no_cache_holds_comes_from_memory() -> None:
+    near, far = (cpu_ms(CpuLoad(0, 0, 0, *amounts, 0), PEAKS)[0] for amounts in ((10**7, 0), (0, 10**7)))
+    assert far.fast == pytest.approx(near.fast)
+    assert near.typical < far.typical < far.slow == pytest.approx(1000 * 10**7 / 5e9)
 
 
 def test_a_slower_processor_is_never_faster_and_more_never_costs_less() -> None:
