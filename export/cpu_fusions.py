@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from onnxscript.rewriter import pattern
+from numpy.typing import NDArray
+from onnxscript.rewriter.pattern import RewriteRule
 
 MICROSOFT = "com.microsoft"
 # LayerNormalization adds its epsilon to the variance, the released LayerNorm to the deviation. Nothing fixed is the same as that for
@@ -18,64 +19,62 @@ MICROSOFT = "com.microsoft"
 LAYER_NORM_EPSILON = 1e-12
 
 
-def _number(value: ir.Value | None) -> np.ndarray[Any, Any] | None:
+def _number(value: ir.Value | None) -> NDArray[Any] | None:
     return None if value is None or value.const_value is None else value.const_value.numpy()
 
 
-class _ReleasedLayerNorm(pattern.RewriteRuleClassBase):  # type: ignore[misc]
+def _released_norm(op: Any, x: Any, unbias: Any, eps: Any, a_2: Any, b_2: Any) -> Any:
     """(x - mean) / (sqrt(var * unbias) + eps) * a_2 + b_2, over the last axis."""
-
-    def pattern(self, op: Any, x: Any, unbias: Any, eps: Any, a_2: Any, b_2: Any) -> Any:
-        centred = op.Sub(x, op.ReduceMean(x, axes=[-1], keepdims=1))
-        std = op.Sqrt(op.Mul(op.ReduceMean(op.Mul(centred, centred), axes=[-1], keepdims=1), unbias))
-        return op.Add(op.Mul(op.Div(centred, op.Add(std, eps)), a_2), b_2)
-
-    def check(self, context: Any, unbias: ir.Value, eps: ir.Value, a_2: ir.Value, b_2: ir.Value, **_: Any) -> bool:
-        return all(_number(value) is not None for value in (unbias, eps, a_2, b_2))
-
-    def rewrite(self, op: Any, x: ir.Value, unbias: ir.Value, a_2: ir.Value, b_2: ir.Value, **_: Any) -> Any:
-        a, u = (np.asarray(_number(value), np.float64) for value in (a_2, unbias))
-        scale = op.initializer(ir.tensor((a / np.sqrt(u)).astype(np.float32)), name=f"{a_2.name}.biased")
-        return op.LayerNormalization(x, scale, b_2, axis=-1, epsilon=LAYER_NORM_EPSILON)
+    centred = op.Sub(x, op.ReduceMean(x, axes=[-1], keepdims=1))
+    std = op.Sqrt(op.Mul(op.ReduceMean(op.Mul(centred, centred), axes=[-1], keepdims=1), unbias))
+    return op.Add(op.Mul(op.Div(centred, op.Add(std, eps)), a_2), b_2)
 
 
-class _FoldedAttention(pattern.RewriteRuleClassBase):  # type: ignore[misc]
+def _its_parts_are_constants(_: Any, unbias: ir.Value, eps: ir.Value, a_2: ir.Value, b_2: ir.Value, **__: Any) -> bool:
+    return all(_number(value) is not None for value in (unbias, eps, a_2, b_2))
+
+
+def _layer_normalization(op: Any, x: ir.Value, unbias: ir.Value, a_2: ir.Value, b_2: ir.Value, **_: Any) -> Any:
+    a, u = (np.asarray(_number(value), np.float64) for value in (a_2, unbias))
+    scale = op.initializer(ir.tensor((a / np.sqrt(u)).astype(np.float32)), name=f"{a_2.name}.biased")
+    return op.LayerNormalization(x, scale, b_2, axis=-1, epsilon=LAYER_NORM_EPSILON)
+
+
+def _folded_attention(op: Any, x: Any, w_qkv: Any, b_q: Any, by_head: Any, by_row: Any) -> Any:
     """Self-attention with q, k, v from one matmul, 1/sqrt(d) already in W_q: what ``FoldedAttention`` exports."""
-
-    def pattern(self, op: Any, x: Any, w_qkv: Any, b_q: Any, by_head: Any, by_row: Any) -> Any:
-        q, k, v = op.Split(op.MatMul(x, w_qkv), _outputs=3)
-        q = op.Transpose(op.Reshape(op.Add(q, b_q), by_head, _allow_other_attributes=True), perm=[0, 2, 1, 3])
-        k = op.Transpose(op.Reshape(k, by_head, _allow_other_attributes=True), perm=[0, 2, 3, 1])
-        v = op.Transpose(op.Reshape(v, by_head, _allow_other_attributes=True), perm=[0, 2, 1, 3])
-        h = op.MatMul(op.Softmax(op.MatMul(q, k), axis=-1), v)
-        return op.Reshape(op.Transpose(h, perm=[0, 2, 1, 3]), by_row, _allow_other_attributes=True)
-
-    def check(self, context: Any, w_qkv: ir.Value, b_q: ir.Value, by_head: ir.Value, **_: Any) -> bool:
-        shape, weight, bias = _number(by_head), _number(w_qkv), _number(b_q)
-        return (
-            shape is not None and weight is not None and bias is not None
-            and len(shape) == 4 and weight.shape[1] == 3 * bias.size == 3 * int(shape[2] * shape[3])
-        )  # fmt: skip
-
-    def rewrite(self, op: Any, x: ir.Value, w_qkv: ir.Value, b_q: ir.Value, by_head: ir.Value, **_: Any) -> Any:
-        shape, bias = _number(by_head), _number(b_q)
-        assert shape is not None
-        assert bias is not None
-        b_qkv = op.initializer(ir.tensor(np.concatenate([bias, np.zeros(2 * bias.size, bias.dtype)])), name=f"{b_q.name}kv")
-        return op.Attention(x, w_qkv, b_qkv, num_heads=int(shape[2]), scale=1.0, _domain=MICROSOFT, _version=1)
+    q, k, v = op.Split(op.MatMul(x, w_qkv), _outputs=3)
+    q = op.Transpose(op.Reshape(op.Add(q, b_q), by_head, _allow_other_attributes=True), perm=[0, 2, 1, 3])
+    k = op.Transpose(op.Reshape(k, by_head, _allow_other_attributes=True), perm=[0, 2, 3, 1])
+    v = op.Transpose(op.Reshape(v, by_head, _allow_other_attributes=True), perm=[0, 2, 1, 3])
+    h = op.MatMul(op.Softmax(op.MatMul(q, k), axis=-1), v)
+    return op.Reshape(op.Transpose(h, perm=[0, 2, 1, 3]), by_row, _allow_other_attributes=True)
 
 
-class _BiasedMatMul(pattern.RewriteRuleClassBase):  # type: ignore[misc]
-    """x W + b on matrices, b one row or as many as x has... one row."""
+def _splits_evenly(_: Any, w_qkv: ir.Value, b_q: ir.Value, by_head: ir.Value, **__: Any) -> bool:
+    shape, weight, bias = _number(by_head), _number(w_qkv), _number(b_q)
+    if shape is None or weight is None or bias is None or len(shape) != 4:
+        return False
+    return bool(weight.shape[1] == 3 * bias.size == 3 * int(shape[2] * shape[3]))
 
-    def pattern(self, op: Any, x: Any, weight: Any, bias: Any) -> Any:
-        return op.Add(op.MatMul(x, weight), bias)
 
-    def check(self, context: Any, x: ir.Value, weight: ir.Value, bias: ir.Value, **_: Any) -> bool:
-        return _number(weight) is not None and _rank(x) == _rank(weight) == 2 and _is_row(bias)
+def _attention(op: Any, x: ir.Value, w_qkv: ir.Value, b_q: ir.Value, by_head: ir.Value, **_: Any) -> Any:
+    shape, bias = _number(by_head), _number(b_q)
+    assert shape is not None
+    assert bias is not None
+    b_qkv = op.initializer(ir.tensor(np.concatenate([bias, np.zeros(2 * bias.size, bias.dtype)])), name=f"{b_q.name}kv")
+    return op.Attention(x, w_qkv, b_qkv, num_heads=int(shape[2]), scale=1.0, _domain=MICROSOFT, _version=1)
 
-    def rewrite(self, op: Any, x: ir.Value, weight: ir.Value, bias: ir.Value, **_: Any) -> Any:
-        return op.Gemm(x, weight, bias)
+
+def _biased_matmul(op: Any, x: Any, weight: Any, bias: Any) -> Any:
+    return op.Add(op.MatMul(x, weight), bias)
+
+
+def _of_matrices_and_a_row(_: Any, x: ir.Value, weight: ir.Value, bias: ir.Value, **__: Any) -> bool:
+    return _number(weight) is not None and _rank(x) == _rank(weight) == 2 and _is_row(bias)
+
+
+def _gemm(op: Any, x: ir.Value, weight: ir.Value, bias: ir.Value, **_: Any) -> Any:
+    return op.Gemm(x, weight, bias)
 
 
 def _rank(value: ir.Value) -> int | None:
@@ -91,14 +90,14 @@ def fuse_layer_norms(model: ir.Model) -> int:
 
     The scale a_2 / sqrt(C / (C - 1)) makes up for the unbiased deviation. Not exact: see LAYER_NORM_EPSILON.
     """
-    return int(_ReleasedLayerNorm.rule().apply_to_model(model))
+    return int(RewriteRule(_released_norm, _layer_normalization, _its_parts_are_constants).apply_to_model(model))
 
 
 def fuse_attention(model: ir.Model) -> int:
     """Put one com.microsoft Attention in the place of each folded self-attention, without its output matmul; return how many."""
-    return int(_FoldedAttention.rule().apply_to_model(model))
+    return int(RewriteRule(_folded_attention, _attention, _splits_evenly).apply_to_model(model))
 
 
 def fuse_biases(model: ir.Model) -> int:
     """Put one Gemm in the place of each matmul of a matrix by a constant one and the addition of a row; return how many."""
-    return int(_BiasedMatMul.rule().apply_to_model(model))
+    return int(RewriteRule(_biased_matmul, _gemm, _of_matrices_and_a_row).apply_to_model(model))

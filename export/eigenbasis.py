@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes.common import RemoveUnusedNodesPass
-from onnxscript.rewriter import pattern
+from onnxscript.rewriter.pattern import RewriteRule
 
 from diffpose_edge.export.row_form import shape_of
 from diffpose_edge.skeleton import J, adjacency, chebyshev_stack
@@ -35,38 +35,19 @@ def laplacian_eigenbasis() -> tuple[Array, Array, Array]:
     return vectors / root[:, None], values, vectors.T * root[None, :]
 
 
-class _StackedConvolution(pattern.RewriteRuleClassBase):  # type: ignore[misc]
+def _stacked_convolution(op: Any, x: Any, mix: Any, by_row: Any, weight: Any) -> Any:
     """Joints mixed by the stacked polynomials, then one matmul: what ``MixThenProject`` exports, on features (B, 17, C)."""
+    return op.MatMul(op.Reshape(op.MatMul(mix, x), by_row, _allow_other_attributes=True), weight)
 
-    def __init__(self, u: ir.Value, u_inverse: ir.Value, least_width: int) -> None:
-        super().__init__("chebyshev_in_eigenbasis")
-        self.u, self.u_inverse, self.least_width = u, u_inverse, least_width
 
-    def pattern(self, op: Any, x: Any, mix: Any, by_row: Any, weight: Any) -> Any:
-        return op.MatMul(op.Reshape(op.MatMul(mix, x), by_row, _allow_other_attributes=True), weight)
-
-    def check(self, context: Any, x: ir.Value, mix: ir.Value, weight: ir.Value, **_: Any) -> bool:
-        if mix.const_value is None or weight.const_value is None or tuple(mix.const_value.shape) != (3 * J, J):
-            return False
-        stacked = chebyshev_stack().transpose(1, 0, 2).reshape(3 * J, J).astype(np.float32)
-        wide = weight.const_value.shape[0] >= 3 * self.least_width
-        return bool(wide and len(shape_of(x)) == 3 and np.array_equal(mix.const_value.numpy(), stacked))
-
-    def rewrite(self, op: Any, x: ir.Value, weight: ir.Value, **_: Any) -> Any:
-        assert weight.const_value is not None
-        # Row k C + c of the weight is channel c of W_k.
-        W = weight.const_value.numpy().astype(np.float64)
-        W = W.reshape(3, len(W) // 3, -1)
-        _, values, _ = laplacian_eigenbasis()
-        T = np.stack([np.ones(J), values, 2 * values**2 - 1])
-        spectral = np.einsum("ki,kcd->icd", T, W).astype(np.float32)
-        weights = op.initializer(ir.tensor(spectral), name=f"{weight.name}.spectral")
-        (B, joints, C), width = shape_of(x), spectral.shape[-1]
-        y = _shaped(op.MatMul(self.u_inverse, x), B, joints, C)
-        y = _shaped(op.Transpose(y, perm=[1, 0, 2]), joints, B, C)
-        y = _shaped(op.MatMul(y, weights), joints, B, width)
-        y = _shaped(op.Transpose(y, perm=[1, 0, 2]), B, joints, width)
-        return _shaped(op.MatMul(self.u, y), B, joints, width)
+def _spectral_weight(weight: ir.Value) -> Array:
+    """Return W_0 + l_i W_1 + (2 l_i^2 - 1) W_2 for each eigenvalue, (17, C, C'), of the stacked weight, whose row k C + c is c of W_k."""
+    assert weight.const_value is not None
+    W = weight.const_value.numpy().astype(np.float64)
+    _, values, _ = laplacian_eigenbasis()
+    T = np.stack([np.ones(J), values, 2 * values**2 - 1])
+    spectral: Array = np.einsum("ki,kcd->icd", T, W.reshape(3, len(W) // 3, -1))
+    return spectral
 
 
 def _shaped(value: ir.Value, *dims: int) -> ir.Value:
@@ -81,8 +62,27 @@ def chebyshev_in_eigenbasis(model: ir.Model, least_width: int = 16) -> int:
     joints first. Equal in real arithmetic; computed in float64, rounded to float32.
     """
     U, _, U_inverse = laplacian_eigenbasis()
-    constants = [_constant(model, name, array) for name, array in (("eigenvectors", U), ("eigenvectors.inverse", U_inverse))]
-    rewritten = int(_StackedConvolution.rule(*constants, least_width).apply_to_model(model))
+    u, u_inverse = (_constant(model, name, array) for name, array in (("eigenvectors", U), ("eigenvectors.inverse", U_inverse)))
+    stacked = chebyshev_stack().transpose(1, 0, 2).reshape(3 * J, J).astype(np.float32)
+
+    def is_wide_and_of_the_skeleton(_: Any, x: ir.Value, mix: ir.Value, weight: ir.Value, **__: Any) -> bool:
+        if mix.const_value is None or weight.const_value is None or tuple(mix.const_value.shape) != stacked.shape:
+            return False
+        wide = shape_of(weight)[0] >= 3 * least_width
+        return bool(wide and len(shape_of(x)) == 3 and np.array_equal(mix.const_value.numpy(), stacked))
+
+    def spectral_convolution(op: Any, x: ir.Value, weight: ir.Value, **_: Any) -> Any:
+        spectral = _spectral_weight(weight)
+        weights = op.initializer(ir.tensor(spectral.astype(np.float32)), name=f"{weight.name}.spectral")
+        (B, joints, C), width = shape_of(x), spectral.shape[-1]
+        y = _shaped(op.MatMul(u_inverse, x), B, joints, C)
+        y = _shaped(op.Transpose(y, perm=[1, 0, 2]), joints, B, C)
+        y = _shaped(op.MatMul(y, weights), joints, B, width)
+        y = _shaped(op.Transpose(y, perm=[1, 0, 2]), B, joints, width)
+        return _shaped(op.MatMul(u, y), B, joints, width)
+
+    rule = RewriteRule(_stacked_convolution, spectral_convolution, is_wide_and_of_the_skeleton)
+    rewritten = int(rule.apply_to_model(model))
     RemoveUnusedNodesPass()(model)
     return rewritten
 

@@ -69,7 +69,7 @@ def shape_of(value: ir.Value) -> tuple[int, ...]:
     dims = None if value.shape is None else value.shape.dims
     if dims is None or not all(isinstance(d, int) for d in dims):
         raise ExportError(f"the shape of {value.name} is not known: infer shapes before this pass")
-    return tuple(int(d) for d in dims)  # type: ignore[arg-type]
+    return tuple(int(d) for d in dims)
 
 
 def operand(node: ir.Node, index: int) -> ir.Value:
