@@ -88,8 +88,13 @@ def distribution(report: Report) -> Any:
             axes.plot(ms.max(), y, marker="x", markersize=4, color=colour, alpha=0.7, zorder=2)
         values = np.concatenate([ms for ms in (samples_of(row, stage) for row in rows) if np.isfinite(ms).all()])
         if values.max() > 5 * values.min():
+            from matplotlib.ticker import LogLocator, NullFormatter
+
+            # Within one decade powers of ten would be a single tick.
             axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
             axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_title(title, fontsize=9)
         axes.set_xlabel("ms", fontsize=8)
         _tidy(axes, "x")

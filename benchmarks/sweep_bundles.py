@@ -57,6 +57,21 @@ def sweep_bundles(
     return made
 
 
+def random_checkpoints(folder: Path, seed: int) -> Checkpoints:
+    """Return a pair of the released size, every parameter drawn anew, in ``folder``: the one that is there, or a new one.
+
+    PyTorch does not write the same bytes twice, and a bundle knows its checkpoints by theirs. Needs PyTorch for a new one.
+    """
+    target = folder / f"random{seed}"
+    if not target.exists():
+        from diffpose_edge.reference.random_weights import write_random_pair
+
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".making-") as place:
+            write_random_pair(Path(place) / "pair", seed)
+            os.replace(Path(place) / "pair", target)
+    return Checkpoints(target.name, target / "untrained_denoiser.pth", target / "untrained_context.pth")
+
+
 def check_origin(bundle: Bundle, checkpoints: Checkpoints) -> None:
     """Raise DiffPoseEdgeError unless a bundle was made from these checkpoints."""
     made_from = bundle.manifest.provenance.get("checkpoints", {})

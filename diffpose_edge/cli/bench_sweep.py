@@ -110,12 +110,10 @@ def _one_of(pair: str | None, denoiser: Path | None, context: Path | None, rando
 
 
 def _checkpoints(chosen: str, denoiser: Path | None, context: Path | None, heads: int, seed: int, folder: Path) -> Checkpoints:
-    from diffpose_edge.benchmarks.sweep_bundles import Checkpoints
+    from diffpose_edge.benchmarks.sweep_bundles import Checkpoints, random_checkpoints
 
     if chosen == "random":
-        from diffpose_edge.reference.random_weights import write_random_pair
-
-        return Checkpoints(f"random{seed}", *write_random_pair(folder / f"random{seed}", seed))
+        return random_checkpoints(folder, seed)
     if denoiser is not None and context is not None:
         return Checkpoints(denoiser.stem, denoiser, context, heads)
     return Checkpoints(chosen, *trained_pair(chosen))

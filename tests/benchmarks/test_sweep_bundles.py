@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from diffpose_edge.benchmarks.bench_variant import variants_of, weights_of
-from diffpose_edge.benchmarks.sweep_bundles import Checkpoints, expected_minutes, sweep_bundles
+from diffpose_edge.benchmarks.sweep_bundles import Checkpoints, expected_minutes, random_checkpoints, sweep_bundles
 from diffpose_edge.bundle import load_bundle
 from diffpose_edge.errors import DiffPoseEdgeError
 
@@ -41,6 +41,16 @@ def test_bundles_of_other_weights_have_other_names(golden_bundle: Path, conditio
     names = [weights_of(load_bundle(path).manifest) for path in (golden_bundle, conditioned_bundle)]
     assert len(set(names)) == 2
     assert all(len(name) == 8 for name in names)
+
+
+def test_random_weights_are_drawn_once_for_a_seed(tmp_path: Path) -> None:
+    first, other = random_checkpoints(tmp_path, 3), random_checkpoints(tmp_path, 4)
+    content = [path.read_bytes() for path in (first.denoiser, first.context)]
+    assert random_checkpoints(tmp_path, 3) == first
+    assert [path.read_bytes() for path in (first.denoiser, first.context)] == content
+    assert other.denoiser.read_bytes() != content[0]
+    assert first.bundle_name(5, 1) == "random3-n5-p1"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["random3", "random4"]
 
 
 @pytest.mark.slow
