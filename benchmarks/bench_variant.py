@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from diffpose_edge.bundle import load_bundle
 from diffpose_edge.clips import street_walk
-from diffpose_edge.manifest import GRAPHS, Manifest
+from diffpose_edge.manifest import Manifest
 from diffpose_edge.runtime import PoseRuntime
 from diffpose_edge.schedule import trailing_timesteps
 
@@ -48,8 +48,7 @@ class Variant:
 
     def graphs(self) -> dict[str, bytes]:
         """Return the graphs that it runs, by role. Raises BundleError."""
-        bundle = load_bundle(self.bundle)
-        return {role: bundle.read(role, self.precision) for role in GRAPHS}
+        return load_bundle(self.bundle).graphs(self.precision, for_cpu=self.backend == "onnxruntime")
 
 
 def variants_of(

@@ -274,7 +274,9 @@ def _operations(node: onnx.NodeProto, graph: _Values) -> tuple[int, int, str]:
 
 def _attention(node: onnx.NodeProto, graph: _Values) -> tuple[int, int, str]:
     """Both matmuls and the softmax of a whole attention: q, k and v (B, H, S, d), or (B, S, H d) with the heads told."""
-    if len(node.input) < 3 or not all(node.input[:3]) or (node.op_type == "Attention" and node.domain == "com.microsoft"):
+    if node.op_type == "Attention" and node.domain == "com.microsoft":
+        return _attention_of_features(node, graph)
+    if len(node.input) < 3 or not all(node.input[:3]):
         raise DiffPoseEdgeError(f"node {node.name!r}: expected an attention that takes q, k and v; another form has no rule yet")
     q, k, v = (graph.shape(name) for name in node.input[:3])
     heads = q[1] if len(q) == 4 else _attribute(node, "q_num_heads") or _attribute(node, "num_heads")
@@ -285,6 +287,17 @@ def _attention(node: onnx.NodeProto, graph: _Values) -> tuple[int, int, str]:
     # The scale and a mask are one operation each.
     masked = len(node.input) > 3 and bool(node.input[3])
     return 2 * scores * sum(widths), (ELEMENTWISE["Softmax"] + 1 + masked) * scores, _multiplied(graph, node.input[0], node.input[1])
+
+
+def _attention_of_features(node: onnx.NodeProto, graph: _Values) -> tuple[int, int, str]:
+    """ONNX Runtime's own: features (B, S, C), the weight of q, k and v (C, 3 C'), their bias; no mask and nothing from before."""
+    if any(node.input[3:]) or len(graph.shape(node.input[0])) != 3:
+        raise DiffPoseEdgeError(f"node {node.name!r}: expected an attention of features, a weight and a bias; another form has no rule yet")
+    (B, S, C), (_, width) = (graph.shape(name) for name in node.input[:2])
+    scores = B * _attribute(node, "num_heads") * S * S
+    projected, attended = 2 * B * S * C * width, 2 * B * S * S * 2 * width // 3
+    biased = B * S * width if len(node.input) > 2 and node.input[2] else 0
+    return projected + attended, (ELEMENTWISE["Softmax"] + 1) * scores + biased, _multiplied(graph, node.input[0], node.input[1])
 
 
 def _attribute(node: onnx.NodeProto, name: str) -> int:

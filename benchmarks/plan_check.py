@@ -62,7 +62,7 @@ class Check:
 
 def cpu_loads(bundle: Bundle, precision: str) -> dict[str, CpuLoad]:
     """Return a bundle's graphs, by role, as a processor sees them. Raises BundleError when it has none in the precision."""
-    contents = {role: bundle.read(role, precision) for role in GRAPHS}
+    contents = bundle.graphs(precision, for_cpu=True)
     return {role: cpu_load(graph_cost(onnx.load_from_string(content)), operators_of(content)) for role, content in contents.items()}
 
 

@@ -33,6 +33,11 @@ class Bundle:
         name = self.manifest.file_of(role, precision)
         return _checked_content(self.path, name, self.manifest.files[name])
 
+    def graphs(self, precision: str = "fp32", *, for_cpu: bool = False) -> dict[str, bytes]:
+        """Return the graphs of a precision by role; ``for_cpu``: those made for the CPU, where there are any. Raises BundleError."""
+        kinds = {role: self.manifest.cpu_precision(role, precision) if for_cpu else precision for role in GRAPHS}
+        return {role: self.read(role, kind) for role, kind in kinds.items()}
+
 
 def sha256_of(content: bytes) -> str:
     """Return the SHA-256 of ``content`` in hexadecimal."""

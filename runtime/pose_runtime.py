@@ -20,7 +20,6 @@ from diffpose_edge.bundle import Bundle, load_bundle
 from diffpose_edge.errors import CudaError, DiffPoseEdgeError, EngineError, EngineMismatch, KeypointError, MissingPackage, RuntimeClosed
 from diffpose_edge.extras import require
 from diffpose_edge.keypoints import Keypoints, checked_keypoints, numbers_of
-from diffpose_edge.manifest import GRAPHS
 from diffpose_edge.mixtures import Mixture
 from diffpose_edge.person import PersonView, context_channels, person_view
 from diffpose_edge.runtime.backend import Array, Backend
@@ -103,12 +102,10 @@ class PoseRuntime:
         if backend == "onnxruntime-cuda":
             from diffpose_edge.runtime.onnxruntime_cuda_backend import OnnxRuntimeCudaBackend
 
-            return cls(loaded, OnnxRuntimeCudaBackend(loaded.manifest, {role: loaded.read(role, precision) for role in GRAPHS}, device))
+            return cls(loaded, OnnxRuntimeCudaBackend(loaded.manifest, loaded.graphs(precision), device))
         from diffpose_edge.runtime.onnxruntime_backend import OnnxRuntimeBackend
 
-        kinds = {role: precision if portable else loaded.manifest.cpu_precision(role, precision) for role in GRAPHS}
-        graphs = {role: loaded.read(role, kind) for role, kind in kinds.items()}
-        return cls(loaded, OnnxRuntimeBackend(loaded.manifest, graphs, threads))
+        return cls(loaded, OnnxRuntimeBackend(loaded.manifest, loaded.graphs(precision, for_cpu=not portable), threads))
 
     def estimate(
         self,

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from diffpose_edge.benchmarks.bench_candidate import Candidate
-from diffpose_edge.benchmarks.bench_report import report_of
-from diffpose_edge.benchmarks.bench_rounds import Measured, Refused, measured
+from diffpose_edge.benchmarks.bench_run import bench_run
 from diffpose_edge.benchmarks.bench_variant import Variant
 from diffpose_edge.benchmarks.peers.candidate import PeerCandidate
 from diffpose_edge.benchmarks.peers.peer import PEERS, Setting, checked_peer, released_pair
@@ -40,7 +39,7 @@ def peers_report(
 
     ``checkpoints`` are a released denoiser and its frame encoder; by default a pair of the released size whose parameters are all
     drawn from a seed. Each N has a bundle of its own, exported here. The runtime runs in FP32, and in whichever of ``precisions``
-    there are besides. ``progress`` hears of each of the ``len(samples) * (WARM_UP + rounds)`` rounds.
+    there are besides. ``progress`` hears of each of the ``WARM_UP + rounds`` rounds.
 
     Each row has, besides what docs/bench.md says, ``ratio``: the median over the rounds of its time per step over the
     runtime's in FP32 in the same round. ``import_s`` is what importing the runtime takes. Raises DiffPoseEdgeError.
@@ -48,34 +47,29 @@ def peers_report(
     trailing_timesteps(RELEASED_T, K)
     names = [checked_peer(name) for name in dict.fromkeys(peers)]
     kinds = list(dict.fromkeys(["fp32", *precisions]))
-    found: list[Measured] = []
-    refused: list[Refused] = []
-    ratios: list[float] = []
+    candidates: list[Candidate] = []
     with tempfile.TemporaryDirectory(prefix="diffpose-edge-peers-") as scratch:
         folder = Path(scratch)
         pair = _random_pair(folder) if checkpoints is None else checkpoints
         for N in dict.fromkeys(samples):
             setting = Setting(str(pair[0]), str(pair[1]), str(folder / f"n{N}"), scratch, heads, threads)
             _export(setting, N, lower=len(kinds) > 1)
-            candidates: list[Candidate] = [Variant(setting.bundle, precision=kind, K=K, threads=threads) for kind in kinds]
+            candidates += [Variant(setting.bundle, precision=kind, K=K, threads=threads) for kind in kinds]
             candidates += [PeerCandidate(name, setting, K) for name in names]
-            some, none = measured(candidates, rounds, warm_up=WARM_UP, progress=progress)
-            ratios += ratios_to_first(some)
-            found += some
-            refused += none
-    report = report_of(found, refused)
-    for row, ratio in zip(report["rows"], ratios, strict=True):
-        row["ratio"] = round(ratio, 4)
+        report = bench_run(candidates, rounds, warm_up=WARM_UP, progress=progress)
+    for N in dict.fromkeys(samples):
+        add_ratios([row for row in report["rows"] if row["N"] == N])
     for row in [*report["rows"], *report["refused"]]:
         row["bundle"] = Path(row["bundle"]).name  # the folder is gone
     weights = "drawn from a seed, 96 wide, 5 layers, 4 heads" if checkpoints is None else [path.name for path in checkpoints]
     return {**report, "weights": weights, "import_s": round(import_seconds(), 3)}
 
 
-def ratios_to_first(found: Sequence[Measured]) -> list[float]:
-    """Return how many times as long as the first's the steps of each take: the median over the rounds of the ratio in a round."""
-    each = [one.stages["steps"].mean(axis=1) for one in found]
-    return [float(np.median(ms / each[0])) for ms in each]
+def add_ratios(rows: Sequence[dict[str, Any]]) -> None:
+    """Add to each row how many times as long as the first's its steps take: the median over the rounds of the ratio in a round."""
+    each = [np.asarray(row["samples_ms"]["steps"], float).mean(axis=1) for row in rows]
+    for row, ms in zip(rows, each, strict=True):
+        row["ratio"] = round(float(np.median(ms / each[0])), 4)
 
 
 def import_seconds(repeats: int = 7) -> float:

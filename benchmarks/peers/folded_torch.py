@@ -32,15 +32,17 @@ class FoldedTorch:
 
     @torch.inference_mode()
     def epsilon(self, x: Array, t: int) -> Array:
-        return self._step(torch.from_numpy(x), torch.tensor([float(t)]), torch.zeros(2))[1].numpy()
+        return self._step(torch.from_numpy(x), torch.tensor([float(t)]), torch.zeros(3), torch.from_numpy(x))[1].numpy()
 
     @torch.inference_mode()
     def walk(self, x_K: Array, timesteps: Sequence[int], step_s: NDArray[np.float64]) -> Array:
         x = torch.from_numpy(x_K)
-        rows = torch.tensor(timesteps, dtype=torch.float32)[:, None], torch.from_numpy(ddim_coefficients(self._alpha_bar, timesteps))
-        for k, (timestep, coefficients) in enumerate(zip(*rows, strict=True)):
+        # DDIM remembers nothing: its third number is zero.
+        coefficients = np.pad(ddim_coefficients(self._alpha_bar, timesteps), ((0, 0), (0, 1)))
+        rows, previous = (torch.tensor(timesteps, dtype=torch.float32)[:, None], torch.from_numpy(coefficients)), torch.zeros_like(x)
+        for k, (timestep, row) in enumerate(zip(*rows, strict=True)):
             began = perf_counter()
-            x = self._step(x, timestep, coefficients)[0]
+            x = self._step(x, timestep, row, previous)[0]
             step_s[k] = perf_counter() - began
         return x.numpy()
 

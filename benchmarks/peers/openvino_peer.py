@@ -30,11 +30,15 @@ class OpenVino:
         self._alpha_bar = np.array(manifest.alpha_bar)
         self._uv, self._xyz = np.zeros(manifest.shape.uv, np.float32), np.zeros(manifest.shape.uv[:-1] + (3,), np.float32)
         self._states = np.zeros(manifest.shape.state, np.float32), np.zeros(manifest.shape.state, np.float32)
-        self._timestep, self._coefficients = np.zeros(1, np.float32), np.zeros(2, np.float32)
+        self._timestep, self._coefficients = np.zeros(1, np.float32), np.zeros(3, np.float32)
+        # DDIM remembers nothing: what a step would be told of the one before stays zero.
+        self._eps, previous = (np.zeros(manifest.shape.state, np.float32) for _ in range(2))
         context, step = (_compiled(bundle, role, setting.threads) for role in ("context", "step"))
         self._encoding = _request(context, {"uv": self._uv}, {"xyz": self._xyz})
-        told = {"timestep": self._timestep, "coefficients": self._coefficients}
-        self._steps = [_request(step, {"x": x, **told}, {"x_next": other}) for x, other in (self._states, self._states[::-1])]
+        told = {"timestep": self._timestep, "coefficients": self._coefficients, "previous": previous}
+        self._steps = [
+            _request(step, {"x": x, **told}, {"x_next": other, "eps": self._eps}) for x, other in (self._states, self._states[::-1])
+        ]
 
     def encode(self, uv: Array) -> Array:
         self._uv[...] = uv
@@ -42,17 +46,16 @@ class OpenVino:
         return self._xyz.copy()
 
     def epsilon(self, x: Array, t: int) -> Array:
-        # The graph updates the state to c0 x + c1 eps: with (0, 1) that is epsilon.
-        self._states[0][...], self._timestep[0], self._coefficients[...] = x, t, (0.0, 1.0)
+        self._states[0][...], self._timestep[0], self._coefficients[...] = x, t, 0.0
         self._steps[0].infer()
-        return self._states[1].copy()
+        return self._eps.copy()
 
     def walk(self, x_K: Array, timesteps: Sequence[int], step_s: NDArray[np.float64]) -> Array:
         self._states[0][...] = x_K
         coefficients = ddim_coefficients(self._alpha_bar, timesteps)
         for k, t in enumerate(timesteps):
             began = perf_counter()
-            self._timestep[0], self._coefficients[...] = t, coefficients[k]
+            self._timestep[0], self._coefficients[:2] = t, coefficients[k]
             self._steps[k % 2].infer()
             step_s[k] = perf_counter() - began
         return self._states[len(timesteps) % 2].copy()

@@ -43,7 +43,7 @@ def peers(
     if (denoiser is None) != (context is None):
         raise DiffPoseEdgeError("expected --denoiser and --context, or neither: the pair is measured together")
     chosen = samples or [1, 5, 20]
-    with counting("rounds (loading takes minutes before them)", len(dict.fromkeys(chosen)) * (WARM_UP + rounds)) as done:
+    with counting("rounds (loading takes minutes before them)", WARM_UP + rounds) as done:
         report = peers_report(
             chosen,
             peers=peer or tuple(PEERS),
@@ -63,7 +63,7 @@ def peers(
 def print_peers(report: dict[str, Any]) -> None:
     """Print a report of peers: milliseconds per step, and how many times the runtime's."""
     table = Table(title="latency per diffusion step, ms")
-    for heading in ("N", "what", "p50", "p99", "times the runtime", "frame p50", "load s"):
+    for heading in ("N", "what", "p50", "p99", "times the runtime", "times the floor", "frame p50", "load s"):
         table.add_column(heading, justify="left" if heading == "what" else "right")
     previous = None
     for row in report["rows"]:
@@ -72,11 +72,14 @@ def print_peers(report: dict[str, Any]) -> None:
         previous = row["N"]
         step, frame = row["ms"]["step"], row["ms"]["frame"]
         what = f"runtime, {row['precision']}" if row["backend"] == "onnxruntime" else row["backend"]
-        figures = f"{step['p50']:.3f}", f"{step['p99']:.3f}", f"{row['ratio']:.2f}", f"{frame['p50']:.2f}", f"{row['load_s']:.1f}"
+        floor = "-" if row["floor"] is None else f"{row['floor']['ratio']['step']:.2f}"
+        figures = f"{step['p50']:.3f}", f"{step['p99']:.3f}", f"{row['ratio']:.2f}", floor, f"{frame['p50']:.2f}", f"{row['load_s']:.1f}"
         table.add_row(str(row["N"]), what, *figures)
     out.print(table)
     for reason, names in _reasons(report["refused"]).items():
         say(f"refused: {names}: {reason}")
+    for flag in report["flags"]:
+        say(f"note: {flag}")
     where, first = report["machine"], report["rows"][0]
     say(f"K={first['K']}, {first['threads']} thread{'s' if first['threads'] > 1 else ''}, each in a process of its own, by turns")
     say(f"{where['processor']}, {where['cores']} cores, load {where['load_1min']} when it ended")

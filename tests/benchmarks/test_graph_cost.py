@@ -13,6 +13,7 @@ from diffpose_edge.benchmarks.graph_cost import GraphCost, OperatorCost, graph_c
 from diffpose_edge.bundle import load_bundle
 from diffpose_edge.config import BatchShape
 from diffpose_edge.errors import DiffPoseEdgeError
+from diffpose_edge.manifest import FOR_CPU
 
 F32, F16, I64 = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT64
 
@@ -187,13 +188,16 @@ def step_matmul_flops(C: int, L: int, samples: int) -> int:
 
 
 def test_the_released_step_has_the_operations_of_its_formula(random_pair: tuple[Path, Path]) -> None:
+    from diffpose_edge.export.cpu_graph import cpu_graph
     from diffpose_edge.export.graphs import step_graph
     from diffpose_edge.reference import load_released
 
     pair = load_released(*random_pair)
     for samples in (1, 4):
-        cost = graph_cost(step_graph(pair, BatchShape(P=1, N=samples)).model)
+        portable = step_graph(pair, BatchShape(P=1, N=samples)).model
+        cost = graph_cost(portable)
         assert cost.matmul_flops == step_matmul_flops(96, 5, samples)
+        assert graph_cost(cpu_graph(portable, samples)).matmul_flops == cost.matmul_flops, "the same matmuls in other operators"
         # All of 1,025,674 parameters but the step embedding, of which one row of the table per layer is read.
         assert 2.4e6 < cost.weight_bytes < 4 * 1_025_674
         assert cost.other_flops < 0.02 * cost.matmul_flops
@@ -217,9 +221,10 @@ def test_every_graph_of_every_kind_of_bundle_is_understood(calibrated_bundles: d
             assert cost.matmul_flops == plain.matmul_flops, what
             assert cost.border_bytes == plain.border_bytes, what
             assert sum(cost.matmul_flops_of.values()) == cost.matmul_flops, what
-            assert cost.weight_bytes <= plain.weight_bytes, what
+            # A graph for the CPU has biases of zeros for k and v, which its attention wants.
+            assert cost.weight_bytes <= plain.weight_bytes * (1.02 if precision.endswith(FOR_CPU) else 1), what
             if entry.role == "step":
-                assert {"fp32": "float32", "fp16": "float16"}.get(precision, "int8") in cost.matmul_flops_of, what
+                assert {"fp32": "float32", "fp32-cpu": "float32", "fp16": "float16"}.get(precision, "int8") in cost.matmul_flops_of, what
 
 
 def test_what_cannot_be_counted_is_refused() -> None:

@@ -8,15 +8,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from diffpose_edge.benchmarks.bench_candidate import Loaded
 from diffpose_edge.benchmarks.bench_report import load_report
-from diffpose_edge.benchmarks.bench_rounds import Measured
-from diffpose_edge.benchmarks.bench_variant import Variant
-from diffpose_edge.benchmarks.peers.comparison import import_seconds, ratios_to_first
+from diffpose_edge.benchmarks.peers.comparison import add_ratios, import_seconds
 
 from .conftest import Mistake, Run
-
-LOADED = Loaded(1, 1, 1, (40, 12), {}, 0.1, 5.0, 70.0)
 
 
 @pytest.mark.slow
@@ -36,6 +31,7 @@ def test_the_runtime_and_its_peers_are_rows_and_refusals_have_reasons(cli: Run, 
         assert (steps > 0).all()
         assert row["ratio"] > 0
         assert row["described"]
+        assert (row["floor"] is None) == (row["backend"] == "folded-torch"), "what runs a graph has a floor"
     assert report["weights"] == [golden.denoiser.name, golden.context.name]
     refused = {(one["bundle"], one["backend"]): one["reason"] for one in report["refused"]}
     assert set(refused) == {("n1", "torch-cuda-graph"), ("n2", "torch-cuda-graph")}
@@ -48,11 +44,9 @@ def test_the_runtime_and_its_peers_are_rows_and_refusals_have_reasons(cli: Run, 
 def test_a_ratio_is_within_a_round() -> None:
     """A machine that becomes ten times slower on the way does not move it."""
     slower = np.array([1.0, 1.0, 10.0])[:, None]
-
-    def taking(ms: float) -> Measured:
-        return Measured(Variant("b", K=2), LOADED, {"steps": slower * np.array([[0.5 * ms, 1.5 * ms]])})
-
-    assert ratios_to_first([taking(2.0), taking(5.0), taking(1.0)]) == pytest.approx([1.0, 2.5, 0.5])
+    rows = [{"samples_ms": {"steps": (slower * np.array([[0.5 * ms, 1.5 * ms]])).tolist()}} for ms in (2.0, 5.0, 1.0)]
+    add_ratios(rows)
+    assert [row["ratio"] for row in rows] == pytest.approx([1.0, 2.5, 0.5])
 
 
 def test_importing_takes_some_time() -> None:
