@@ -76,7 +76,23 @@ class VideoConfig:
         _check_heads(self.heads, self.width, "video encoder")
 
 
-ContextConfig = GraphNetworkConfig | VideoConfig
+@dataclass(frozen=True)
+class CausalConfig:
+    """Size of a causal video encoder, which takes one frame at a time and sees it and the ``frames`` - 1 before it in each layer."""
+
+    frames: int
+    width: int
+    depth: int
+    heads: int
+    channels: int = CHANNELS
+
+    def __post_init__(self) -> None:
+        _check_channels(self.channels)
+        _check_size(frames=(self.frames, MAX_FRAMES), width=(self.width, MAX_WIDTH), depth=(self.depth, MAX_DEPTH))
+        _check_heads(self.heads, self.width, "causal video encoder")
+
+
+ContextConfig = GraphNetworkConfig | VideoConfig | CausalConfig
 
 
 @dataclass(frozen=True)

@@ -24,20 +24,28 @@ LEAST_SCALE = 1e-3
 
 @dataclass(frozen=True)
 class PersonView:
-    """Where people are in the image: ``centre`` (B, 2) in normalised image coordinates, ``scale`` (B,) in half image widths."""
+    """Where people are in the image: ``centre`` (B, 2) in normalised image coordinates, ``scale`` (B,) in half image widths.
+
+    Of windows in which every frame has its own (:func:`frame_views`) they are (B, F, 2) and (B, F).
+    """
 
     centre: Array
     scale: Array
 
     def to_person(self, uv: Array) -> Array:
         """Map image coordinates (B, …, 2) to the person's frame."""
-        axes = (slice(None), *(None,) * (uv.ndim - 2))
+        axes = self._axes(uv)
         return ((uv - self.centre[axes]) / self.scale[(*axes, None)]).astype(np.float32)
 
     def to_image(self, uv: Array) -> Array:
         """Map coordinates (B, …, 2) in the person's frame back to the image."""
-        axes = (slice(None), *(None,) * (uv.ndim - 2))
+        axes = self._axes(uv)
         return (uv * self.scale[(*axes, None)] + self.centre[axes]).astype(np.float32)
+
+    def _axes(self, uv: Array) -> tuple[slice | None, ...]:
+        """What brings ``scale`` to the axes of uv (B, …, 2) but the last."""
+        own = self.scale.ndim
+        return (*(slice(None),) * own, *(None,) * (uv.ndim - 1 - own))
 
 
 def person_view(uv: Array, confidence: Array) -> PersonView:
@@ -58,10 +66,19 @@ def person_view(uv: Array, confidence: Array) -> PersonView:
     return PersonView(centre.astype(np.float32), scale.astype(np.float32))
 
 
+def frame_views(uv: Array, confidence: Array) -> PersonView:
+    """Return the centre and scale of B people in each of F frames: uv (B, F, 17, 2), confidence (B, F, 17).
+
+    A frame's view depends on that frame alone, so that what a causal encoder has made of it need not be made again.
+    """
+    flat = person_view(uv.reshape(-1, *uv.shape[2:]), confidence.reshape(-1, confidence.shape[-1]))
+    return PersonView(flat.centre.reshape(*uv.shape[:2], 2), flat.scale.reshape(uv.shape[:2]))
+
+
 def context_channels(uv: Array, confidence: Array, view: PersonView) -> Array:
     """Return what the context encoder takes, (B, …, 17, 6): see CHANNELS. Joints of confidence 0 have u = v = 0 there."""
     own = np.where(confidence[..., None] > 0, view.to_person(np.where(confidence[..., None] > 0, uv, 0.0).astype(np.float32)), 0.0)
-    B, between = uv.shape[0], uv.shape[1:-1]
-    place = np.concatenate([view.centre, np.log(view.scale)[:, None] + LOG_SCALE_SHIFT], axis=-1)
-    place = np.broadcast_to(place.reshape(B, *(1,) * len(between), 3), (B, *between, 3))
+    own_axes, between = view.scale.shape, uv.shape[view.scale.ndim : -1]
+    place = np.concatenate([view.centre, np.log(view.scale)[..., None] + LOG_SCALE_SHIFT], axis=-1)
+    place = np.broadcast_to(place.reshape(*own_axes, *(1,) * len(between), 3), (*own_axes, *between, 3))
     return np.concatenate([own, confidence[..., None], place], axis=-1).astype(np.float32)

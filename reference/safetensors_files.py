@@ -1,7 +1,7 @@
 """Trained networks on disk: safetensors files that carry their own configuration. No pickle, nothing to guess.
 
-The metadata's ``diffpose-edge`` entry is JSON: ``network`` ("denoiser", "frame encoder" or "video encoder"), ``config``, and
-whatever belongs to the trained network (schedule, start spread, provenance).
+The metadata's ``diffpose-edge`` entry is JSON: ``network`` ("denoiser", "frame encoder", "video encoder" or "causal video encoder"),
+``config``, and whatever belongs to the trained network (schedule, start spread, provenance).
 """
 
 from __future__ import annotations
@@ -15,16 +15,22 @@ import torch
 from torch import Tensor
 
 from diffpose_edge.atomic import atomic_file
-from diffpose_edge.config import MAX_WIDTH, GraphNetworkConfig, VideoConfig
+from diffpose_edge.config import MAX_WIDTH, CausalConfig, GraphNetworkConfig, VideoConfig
 from diffpose_edge.errors import CheckpointError
 from diffpose_edge.extras import require
+from diffpose_edge.reference.causal_mixste import CausalMixSTE
 from diffpose_edge.reference.checkpoints import check_fit, load_strictly
 from diffpose_edge.reference.graph_networks import Denoiser, FrameEncoder
 from diffpose_edge.reference.mixste import MixSTE
 
 ENTRY = "diffpose-edge"
-Network = Denoiser | FrameEncoder | MixSTE
-_KINDS: dict[str, type[Network]] = {"denoiser": Denoiser, "frame encoder": FrameEncoder, "video encoder": MixSTE}
+Network = Denoiser | FrameEncoder | MixSTE | CausalMixSTE
+_KINDS: dict[str, type[Network]] = {
+    "denoiser": Denoiser,
+    "frame encoder": FrameEncoder,
+    "video encoder": MixSTE,
+    "causal video encoder": CausalMixSTE,
+}
 
 
 @dataclass(frozen=True)
@@ -37,10 +43,11 @@ class TrainedFile:
 
 def config_record(network: Network) -> dict[str, Any]:
     """Return what it takes to build the network again: its kind and the arguments of its constructor."""
-    if isinstance(network, MixSTE):
+    if isinstance(network, MixSTE | CausalMixSTE):
         mlp = network.STEblocks[0].mlp.fc1.out_features
         sizes = {"frames": network.frames, "width": network.width, "depth": network.depth, "heads": network.heads}
-        return {"network": "video encoder", "config": {**sizes, "mlp_width": mlp, "channels": network.channels}}
+        kind = "causal video encoder" if isinstance(network, CausalMixSTE) else "video encoder"
+        return {"network": kind, "config": {**sizes, "mlp_width": mlp, "channels": network.channels}}
     sizes = {"hidden": network.hidden, "layers": network.layers, "heads": network.heads}
     if isinstance(network, Denoiser):
         return {"network": "denoiser", "config": {**sizes, "condition": network.condition_width}}
@@ -107,11 +114,14 @@ def _check_config(kind: str, config: dict[str, Any]) -> None:
     """Raise CheckpointError for sizes that no network has, TypeError for ones that are missing or unknown."""
     if any(type(value) is not int for value in config.values()):
         raise CheckpointError("expected sizes as whole numbers")
-    if kind == "video encoder":
+    if kind in ("video encoder", "causal video encoder"):
         sizes = {**config}
         mlp_width = sizes.pop("mlp_width", 0)
         if not 1 <= mlp_width <= 4 * MAX_WIDTH:
             raise CheckpointError(f"expected mlp_width within 1..{4 * MAX_WIDTH}, got {mlp_width}")
-        VideoConfig(**sizes, mirror_average=False)
+        if kind == "video encoder":
+            VideoConfig(**sizes, mirror_average=False)
+        else:
+            CausalConfig(**sizes)
     else:
         GraphNetworkConfig(**config)

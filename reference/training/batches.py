@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from diffpose_edge.person import PersonView, context_channels, person_view
+from diffpose_edge.person import PersonView, context_channels, frame_views, person_view
 from diffpose_edge.reference.training.bodies import poses_of, random_lengths, with_lengths
 from diffpose_edge.reference.training.cameras import projected, random_cameras, seen_by
 from diffpose_edge.reference.training.detector import Detections, detect
@@ -43,13 +43,14 @@ def training_batch(source: MotionSource, count: int, seed: Sequence[int]) -> Bat
     rng = np.random.default_rng(list(seed))
     motion = source.draw(count, rng)
     lengths = random_lengths(source.bodies, count, rng)
-    return viewed(Motion(motion.pelvis, with_lengths(motion.bones, lengths), motion.root), count, rng, source.landmark_share)
+    seen = Motion(motion.pelvis, with_lengths(motion.bones, lengths), motion.root)
+    return viewed(seen, count, rng, source.landmark_share, source.frame_views)
 
 
 def held_out_batch(source: MotionSource, count: int, seed: Sequence[int]) -> Batch:
     """Make a batch of ``count`` windows as they were captured, body and motion, seen by new cameras and the model detector."""
     rng = np.random.default_rng(list(seed))
-    return viewed(source.window(count, rng), count, rng, source.landmark_share)
+    return viewed(source.window(count, rng), count, rng, source.landmark_share, source.frame_views)
 
 
 def as_landmarks(poses: Array, detected: Array) -> Array:
@@ -67,10 +68,11 @@ def as_landmarks(poses: Array, detected: Array) -> Array:
     return derived
 
 
-def viewed(motion: Motion, count: int, rng: np.random.Generator, landmark_share: float = 0.0) -> Batch:
+def viewed(motion: Motion, count: int, rng: np.random.Generator, landmark_share: float = 0.0, own_views: bool = False) -> Batch:
     """Return ``count`` windows of motion as drawn cameras and the model detector see them.
 
-    ``landmark_share`` of the detectors find landmarks as COCO's or MediaPipe's do: see :func:`as_landmarks`.
+    ``landmark_share`` of the detectors find landmarks as COCO's or MediaPipe's do: see :func:`as_landmarks`. ``own_views``: every
+    frame is seen from its own centre and scale, as a causal encoder is shown them, instead of the window's.
     """
     poses = poses_of(motion.bones)
     offsets = rng.standard_normal((count, 1, J, 3)).astype(np.float32) * DEFINITION_SPREAD[:, None]
@@ -87,7 +89,7 @@ def viewed(motion: Motion, count: int, rng: np.random.Generator, landmark_share:
     points = seen_by(cameras, both)
     uv = projected(cameras, points)
     detections = detect(uv[:, :, J:], cameras.aspect, rng)
-    view = person_view(detections.uv, detections.confidence)
+    view = (frame_views if own_views else person_view)(detections.uv, detections.confidence)
     xyz = points[:, :, :J] - points[:, :, ROOT : ROOT + 1]
     channels = context_channels(detections.uv, detections.confidence, view)
     return Batch(channels, uv[:, :, :J], xyz.astype(np.float32), detections, view)

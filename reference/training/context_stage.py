@@ -6,20 +6,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from diffpose_edge.reference.causal_mixste import CausalMixSTE
 from diffpose_edge.reference.graph_networks import FrameEncoder
 from diffpose_edge.reference.mixste import MixSTE
 from diffpose_edge.reference.training.batches import Batch
 from diffpose_edge.reference.training.fast_forward import encoded
 from diffpose_edge.skeleton import ROOT
 
-Encoder = FrameEncoder | MixSTE
+Encoder = FrameEncoder | MixSTE | CausalMixSTE
 # Velocity counts little beside position: it steadies a video encoder without slowing it.
 VELOCITY_SHARE = 0.3
 
 
 def context_of(network: Encoder, channels: Tensor) -> tuple[Tensor, Tensor]:
     """channels (B, F, 17, 6) → root-relative xyz (B, F, 17, 3) metres and f_ST (B, F, 17, C)."""
-    if isinstance(network, MixSTE):
+    if isinstance(network, MixSTE | CausalMixSTE):
         feature = network.feature_of(network.blocks(channels)[-1])
         xyz = network.head(feature)
     else:
@@ -43,7 +44,7 @@ def context_loss(network: Encoder, batch: Batch) -> tuple[Tensor, dict[str, floa
 @torch.no_grad()
 def context_error(network: nn.Module, batches: list[Batch]) -> dict[str, float]:
     """Return the held-out MPJPE in millimetres."""
-    assert isinstance(network, FrameEncoder | MixSTE)
+    assert isinstance(network, FrameEncoder | MixSTE | CausalMixSTE)
     errors = []
     for batch in batches:
         xyz, _ = context_of(network, torch.from_numpy(batch.channels))

@@ -99,10 +99,13 @@ class Motion:
 
 
 class MotionSource:
-    """Draws windows from clips, exchanges body parts between them, and mixes in made-up poses."""
+    """Draws windows from clips, exchanges body parts between them, and mixes in made-up poses.
 
-    def __init__(self, clips: Iterable[Clip], frames: int, landmark_share: float = 0.0):
-        self.frames, self.landmark_share = frames, landmark_share
+    ``landmark_share`` and ``frame_views`` say how its windows are to be seen: :func:`diffpose_edge.reference.training.batches.viewed`.
+    """
+
+    def __init__(self, clips: Iterable[Clip], frames: int, landmark_share: float = 0.0, frame_views: bool = False):
+        self.frames, self.landmark_share, self.frame_views = frames, landmark_share, frame_views
         poses, starts, bodies = [], [], []
         offset = 0
         for clip in clips:

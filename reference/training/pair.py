@@ -14,9 +14,11 @@ import torch
 from numpy.typing import NDArray
 
 from diffpose_edge.atomic import output_error
-from diffpose_edge.config import VideoConfig
+from diffpose_edge.clips import trained_pair
+from diffpose_edge.config import CausalConfig, VideoConfig
 from diffpose_edge.distribution import StartSpread, spread_from_record
 from diffpose_edge.errors import TrainingError
+from diffpose_edge.reference.causal_mixste import CausalMixSTE
 from diffpose_edge.reference.graph_networks import Denoiser, FrameEncoder
 from diffpose_edge.reference.layers import ChebConv
 from diffpose_edge.reference.mixste import MixSTE
@@ -44,6 +46,10 @@ def build_encoder(plan: TrainingPlan) -> Encoder:
         torch.nn.init.normal_(network.Spatial_pos_embed, std=0.02)
         torch.nn.init.normal_(network.Temporal_pos_embed, std=0.02)
         return network
+    if isinstance(c, CausalConfig):
+        causal = CausalMixSTE(c.frames, c.width, c.depth, c.heads, 2 * c.width, c.channels)
+        torch.nn.init.normal_(causal.Spatial_pos_embed, std=0.02)
+        return causal
     encoder = FrameEncoder(c.hidden, c.layers, c.heads, c.channels)
     _initialise(encoder)
     return encoder
@@ -72,6 +78,20 @@ def _initialise(network: Denoiser | FrameEncoder) -> None:
     torch.nn.init.normal_(network.gconv_output.weight, std=0.01)
 
 
+def begin_with(network: Encoder | Denoiser, path: Path) -> None:
+    """Give ``network`` the weights of another of the same blocks. What the other one does not have stays as it was drawn: the biases
+    of a causal encoder's ages, for those of one that sees whole windows. Raises CheckpointError, TrainingError.
+    """
+    given = load_trained(path).network.state_dict()
+    wanted = network.state_dict()
+    other = [k for k, v in wanted.items() if not k.endswith(".age_bias") and (k not in given or given[k].shape != v.shape)]
+    if other:
+        raise TrainingError(
+            f"{path} has no weights to begin with for {', '.join(other[:5])}: expected a network of the same blocks and widths"
+        )
+    network.load_state_dict({k: given.get(k, v) for k, v in wanted.items()})
+
+
 def parted(plan: TrainingPlan, clips: Sequence[Clip]) -> tuple[list[Clip], list[Clip]]:
     """Return the clips to learn from and those that the plan holds out. Raises TrainingError when there are none of either."""
     learned = [clip for clip in clips if clip.name not in plan.held_out]
@@ -94,16 +114,23 @@ def train_pair(plan: TrainingPlan, clips: Sequence[Clip], folder: Path, progress
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as err:
         raise output_error(folder, err) from err
-    source, unseen = (MotionSource(part, plan.frames, plan.landmark_share) for part in (learned, kept_back))
-    windows = 512 if plan.frames == 1 else 64
-    held_out = [held_out_batch(unseen, windows, (HELD_OUT, plan.seed, i)) for i in range(4)]
+    causal = isinstance(plan.context, CausalConfig)
+    source, unseen = (MotionSource(part, plan.frames, plan.landmark_share, causal) for part in (learned, kept_back))
+    held_out = [held_out_batch(unseen, _windows(plan), (HELD_OUT, plan.seed, i)) for i in range(4)]
     # A changed second stage leaves the first one as it is.
     landmarks = [plan.landmark_share] if plan.landmark_share else []
-    first = _identity(plan.context, plan.context_stage, plan.seed, plan.held_out, data_sha256, *landmarks)
+    begun = [hashlib.sha256(path.read_bytes()).hexdigest() for path in trained_pair(plan.begins_with)] if plan.begins_with else []
+    window = [plan.causal_window] if causal else []
+    first = _identity(plan.context, plan.context_stage, plan.seed, plan.held_out, data_sha256, *landmarks, *window, *begun)
     encoder = _context(plan, source, held_out, folder, first, progress)
     second = _identity(first, plan.denoiser, plan.diffusion_stage, plan.T)
     denoiser_path = _diffusion(plan, encoder, source, held_out, folder, second, progress)
     return folder / "context.safetensors", denoiser_path
+
+
+def _windows(plan: TrainingPlan) -> int:
+    """How many windows a batch has that something is measured on; those of a causal encoder are longer."""
+    return 512 if plan.frames == 1 else 32 if plan.causal_window else 64
 
 
 def _identity(*parts: Any) -> str:
@@ -114,6 +141,8 @@ def _identity(*parts: Any) -> str:
 def _context(plan: TrainingPlan, source: MotionSource, held_out: list[Batch], folder: Path, identity: str, progress: Progress) -> Encoder:
     torch.manual_seed(plan.seed)
     network, stage = build_encoder(plan), plan.context_stage
+    if plan.begins_with:
+        begin_with(network, trained_pair(plan.begins_with)[1])
     ema = train_stage(
         "context",
         network,
@@ -124,11 +153,11 @@ def _context(plan: TrainingPlan, source: MotionSource, held_out: list[Batch], fo
         identity,
         progress,
     )
-    assert isinstance(ema, FrameEncoder | MixSTE)
+    assert isinstance(ema, FrameEncoder | MixSTE | CausalMixSTE)
     save_trained(ema, {"plan": plan.name, "seed": plan.seed, **context_error(ema, held_out)}, folder / "context.safetensors")
     # Both stages go on from what is on disk, so that a resumed training meets the very same encoder.
     loaded = load_trained(folder / "context.safetensors").network
-    assert isinstance(loaded, FrameEncoder | MixSTE)
+    assert isinstance(loaded, FrameEncoder | MixSTE | CausalMixSTE)
     return loaded
 
 
@@ -136,7 +165,7 @@ def _diffusion(
     plan: TrainingPlan, encoder: Encoder, source: MotionSource, held_out: list[Batch], folder: Path, identity: str, progress: Progress
 ) -> Path:
     stage, alpha_bar = plan.diffusion_stage, cosine_alpha_bar(plan.T)
-    windows = 512 if plan.frames == 1 else 32
+    windows = 512 if plan.frames == 1 else _windows(plan) // 2
     spread = measured_spread(encoder, [training_batch(source, windows, (SPREAD, plan.seed, i)) for i in range(40)])
     # Rounded as the record holds it: the runtime starts from the very spread that training started from.
     spread = spread_from_record(spread.as_record())
@@ -144,6 +173,8 @@ def _diffusion(
     unseen = [draw_starts(encoder, batch, spread, 1, rng) for batch in held_out]
     torch.manual_seed(plan.seed + 1)
     network = build_denoiser(plan)
+    if plan.begins_with:
+        begin_with(network, trained_pair(plan.begins_with)[0])
 
     def loss_of(step: int) -> Any:
         rng = np.random.default_rng([DIFFUSION, plan.seed, step, 1])
@@ -176,7 +207,7 @@ def measured_residual(
     errors, confidences = [], []
     for i in range(20):
         rng = np.random.default_rng([RESIDUAL, plan.seed, i, 1])
-        batch = training_batch(source, 256 if plan.frames == 1 else 32, (RESIDUAL, plan.seed, i))
+        batch = training_batch(source, _windows(plan) // 2, (RESIDUAL, plan.seed, i))
         # The newest frame of each window.
         starts = draw_starts(encoder, batch, spread, 1, rng)
         r = rng.standard_normal(starts.mu.shape, dtype=np.float32)

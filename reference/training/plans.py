@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from diffpose_edge.config import GraphNetworkConfig, VideoConfig
+from diffpose_edge.config import CausalConfig, GraphNetworkConfig, VideoConfig
 from diffpose_edge.person import CHANNELS
 from diffpose_edge.reference.training.motions import HELD_OUT
 
@@ -35,7 +35,7 @@ class TrainingPlan:
     """A pair of networks and the stages that train them."""
 
     name: str
-    context: GraphNetworkConfig | VideoConfig
+    context: GraphNetworkConfig | VideoConfig | CausalConfig
     denoiser: GraphNetworkConfig
     context_stage: StagePlan
     diffusion_stage: StagePlan
@@ -44,10 +44,17 @@ class TrainingPlan:
     # Share of detectors that find landmarks (COCO, MediaPipe) and derive the other joints from them.
     landmark_share: float = 0.0
     held_out: tuple[str, ...] = HELD_OUT
+    # Frames of the windows that a causal encoder learns from: more than a layer of it sees, so that it learns to begin as well as to
+    # go on.
+    causal_window: int = 0
+    # The pair that ships whose weights this one begins with, as far as its networks have them.
+    begins_with: str = ""
 
     @property
     def frames(self) -> int:
         """Frames of a window."""
+        if isinstance(self.context, CausalConfig):
+            return self.causal_window
         return self.context.frames if isinstance(self.context, VideoConfig) else 1
 
 
@@ -68,6 +75,15 @@ PLANS = {
         StagePlan(epochs=18, steps=200, batch=24),
         StagePlan(epochs=10, steps=200, batch=32, frames_used=8),
     ),
+    "causal": TrainingPlan(
+        "causal",
+        CausalConfig(frames=27, width=64, depth=3, heads=4),
+        GraphNetworkConfig(hidden=64, layers=4, heads=4, condition=64),
+        StagePlan(epochs=14, steps=200, batch=12, learning_rate=1e-3),
+        StagePlan(epochs=8, steps=150, batch=16, learning_rate=1e-3, frames_used=16),
+        causal_window=54,
+        begins_with="video",
+    ),
     # Learns nothing worth having; shows within seconds that every part of training works.
     "tiny": TrainingPlan(
         "tiny",
@@ -82,5 +98,13 @@ PLANS = {
         GraphNetworkConfig(hidden=8, layers=1, heads=2, condition=8),
         StagePlan(epochs=3, steps=4, batch=8, warmup=4),
         StagePlan(epochs=3, steps=4, batch=8, warmup=4, frames_used=2),
+    ),
+    "tiny-causal": TrainingPlan(
+        "tiny-causal",
+        CausalConfig(frames=3, width=8, depth=2, heads=2),
+        GraphNetworkConfig(hidden=8, layers=1, heads=2, condition=8),
+        StagePlan(epochs=3, steps=4, batch=8, warmup=4),
+        StagePlan(epochs=3, steps=4, batch=8, warmup=4, frames_used=2),
+        causal_window=6,
     ),
 }
