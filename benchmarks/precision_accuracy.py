@@ -72,7 +72,7 @@ def measure(pair: str, frames: int, folder: Path) -> list[dict[str, Any]]:
     out.print(f"{pair}: calibrating")
     bundle = apply_calibration(bundle, calibrated(bundle, calibration_keypoints()))
     model, manifest = load_pair(denoiser, context), bundle.manifest
-    parts = [part_of(clip, manifest.shape.F, frames) for clip in load_evaluation(held_out_path())]
+    parts = [part_of(clip, manifest.stretch, frames) for clip in load_evaluation(held_out_path())]
     # FP16 rounded after every operator: ONNX Runtime's CPU would round constants only.
     graphs = {p: {role: with_fp16_rounding(bundle.read(role, p)) for role in GRAPHS} for p in PRECISIONS}
     rows = []

@@ -17,7 +17,7 @@ from diffpose_edge.calibration.observed import FRAMES, SEED, Observed, observe
 from diffpose_edge.calibration.ranges import checked_method, scale_of
 from diffpose_edge.calibration.scales_file import FILE, Calibration, calibration_from_json
 from diffpose_edge.calibration.smoothing import smoothing_of
-from diffpose_edge.config import VideoConfig
+from diffpose_edge.config import CausalConfig, VideoConfig
 from diffpose_edge.errors import CalibrationError
 from diffpose_edge.export.int8 import MatMulScales, quantised_weight
 from diffpose_edge.export.layer_groups import border_nodes, initialisers_of, matmul_macs, taps_of, weight_matmuls, weights_sha256
@@ -93,6 +93,8 @@ def _kept_fp32(manifest: Manifest, work: dict[str, int]) -> dict[str, tuple[str,
     taps = taps_of(manifest, "context")
     if work["context"] < LITTLE_WORK * (work["context"] + len(manifest.timesteps) * work["step"]):
         kept = taps
+    elif isinstance(manifest.context, CausalConfig):
+        kept = taps[-1:]
     elif isinstance(manifest.context, VideoConfig):
         kept = tuple(tap for tap in taps if tap.startswith("temporal"))[-1:]
     else:

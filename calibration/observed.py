@@ -48,7 +48,8 @@ class Observations:
 
 
 def frames_to_use(keypoints: Keypoints, F: int, most: int) -> Keypoints:
-    """Return at most ``most`` frames in which enough joints were seen: evenly spread, or whole windows for a video encoder.
+    """Return at most ``most`` frames in which enough joints were seen: evenly spread, or whole windows of F for a video
+    encoder, a causal one included.
 
     Raises KeypointError when there is none.
     """
@@ -73,7 +74,7 @@ def _frames_of(schedule: tuple[int, ...], F: int, frames: int) -> int:
 
 def steps_to_walk(bundle: Bundle, keypoints: Keypoints, schedules: Sequence[tuple[int, ...]], frames: int = FRAMES) -> int:
     """Return how many steps :func:`observe` will walk, each frame's counted. Raises KeypointError for a clip without poses."""
-    F, modes = bundle.manifest.shape.F, MODES[bundle.manifest.process.kind]
+    F, modes = bundle.manifest.stretch, MODES[bundle.manifest.process.kind]
     return sum(len(frames_to_use(keypoints, F, _frames_of(s, F, frames))) * len(s) for s in schedules) * len(modes)
 
 
@@ -91,7 +92,7 @@ def observe(
     """
     models = {role: onnx.load_model_from_string(bundle.read(role)) for role in GRAPHS}
     matmuls = {role: weight_matmuls(model, taps_of(bundle.manifest, role)) for role, model in models.items()}
-    F, modes = bundle.manifest.shape.F, MODES[bundle.manifest.process.kind]
+    F, modes = bundle.manifest.stretch, MODES[bundle.manifest.process.kind]
     collector = _Collector(matmuls)
     # One thread: the graphs are small, and a second one waits more than it works.
     backend = RecordingBackend(bundle, {role: _float_values(model) for role, model in models.items()}, collector, threads=1)

@@ -13,6 +13,7 @@ from diffpose_edge.bundle import Bundle
 from diffpose_edge.export.onnx_models import with_taps_as_outputs
 from diffpose_edge.manifest import GRAPHS
 from diffpose_edge.runtime.backend import ScheduleKey, schedule_key
+from diffpose_edge.runtime.frame_caches import FrameCaches
 from diffpose_edge.runtime.onnxruntime_backend import OnnxRuntimeBackend
 
 Array = NDArray[Any]
@@ -48,7 +49,12 @@ class RecordingBackend(OnnxRuntimeBackend):
 
     def encode(self) -> None:
         super().encode()
-        self._tell("context", None, {self._seen: self.observation})
+        if self._nothing is None:
+            self._tell("context", None, {self._seen: self.observation})
+
+    def encode_after(self, caches: FrameCaches) -> None:
+        super().encode_after(caches)
+        self._tell("context", None, {self._seen: self.observation, **caches.taken})
 
     def begin(self, timesteps: tuple[int, ...], coefficients: Array) -> None:
         super().begin(timesteps, coefficients)

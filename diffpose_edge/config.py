@@ -89,6 +89,8 @@ class CausalConfig:
     def __post_init__(self) -> None:
         _check_channels(self.channels)
         _check_size(frames=(self.frames, MAX_FRAMES), width=(self.width, MAX_WIDTH), depth=(self.depth, MAX_DEPTH))
+        if self.frames < 2:
+            raise CheckpointError("expected a causal video encoder over at least 2 frames, got 1")
         _check_heads(self.heads, self.width, "causal video encoder")
 
 

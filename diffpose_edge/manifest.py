@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from diffpose_edge.causal_io import cache_io
 from diffpose_edge.config import (
     MAX_DEPTH,
     MAX_FRAMES,
     MAX_T,
     MAX_WIDTH,
     BatchShape,
+    CausalConfig,
     ContextConfig,
     GraphNetworkConfig,
     VideoConfig,
@@ -108,15 +110,29 @@ class Manifest:
     @property
     def feature_width(self) -> int:
         """Width C' of the context encoder's feature f_ST."""
-        return self.context.width if isinstance(self.context, VideoConfig) else self.context.hidden
+        return self.context.hidden if isinstance(self.context, GraphNetworkConfig) else self.context.width
+
+    @property
+    def causal(self) -> CausalConfig | None:
+        """The context encoder's size if it is a causal one, which takes frame after frame and remembers; else None."""
+        return self.context if isinstance(self.context, CausalConfig) else None
+
+    @property
+    def stretch(self) -> int:
+        """How many frames in a row show the context encoder what it is made for: F of a window, or of a causal encoder's layers."""
+        return self.shape.F if self.causal is None else self.causal.frames
 
     @property
     def context_io(self) -> tuple[Shapes, Shapes]:
-        """Names and shapes of the context graph's inputs and outputs."""
+        """Names and shapes of the context graph's inputs and outputs; what it observes and the xyz it gives come first."""
         places = self.shape.uv[:-1]
         if self.process.kind == "released":
             return {"uv": self.shape.uv}, {"xyz": self.shape.xyz}
-        return {"observation": (*places, self.context.channels)}, {"xyz": self.shape.xyz, "feature": (*places, self.feature_width)}
+        taken, given = ({}, {}) if self.causal is None else cache_io(self.causal, self.shape.P)
+        return (
+            {"observation": (*places, self.context.channels), **taken},
+            {"xyz": self.shape.xyz, "feature": (*places, self.feature_width), **given},
+        )
 
     @property
     def step_io(self) -> tuple[Shapes, Shapes]:
@@ -152,7 +168,7 @@ class Manifest:
 
     def to_json(self) -> str:
         """Return the manifest as it is written to disk."""
-        kind = "video" if isinstance(self.context, VideoConfig) else "frame"
+        kind = {GraphNetworkConfig: "frame", VideoConfig: "video", CausalConfig: "causal"}[type(self.context)]
         content = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
@@ -257,8 +273,16 @@ def _manifest(root: _Fields) -> Manifest:
             mirror_average=context_fields.get("mirror_average", bool),
             channels=context_fields.whole("channels", 1, MAX_WIDTH),
         )
+    elif kind == "causal":
+        context = CausalConfig(
+            frames=context_fields.whole("frames", 2, MAX_FRAMES),
+            width=context_fields.whole("width", 1, MAX_WIDTH),
+            depth=context_fields.whole("depth", 1, MAX_DEPTH),
+            heads=context_fields.whole("heads", 1, MAX_WIDTH),
+            channels=context_fields.whole("channels", 1, MAX_WIDTH),
+        )
     else:
-        raise BundleError(f"manifest.json: the context encoder is of kind {kind!r}; expected 'frame' or 'video'")
+        raise BundleError(f"manifest.json: the context encoder is of kind {kind!r}; expected 'frame', 'video' or 'causal'")
     sizes = root.fields("shapes")
     shape = BatchShape(*(sizes.whole(name, 1, 10**9) for name in "PNF"))
     if (context.frames if isinstance(context, VideoConfig) else 1) != shape.F:

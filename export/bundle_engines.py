@@ -14,6 +14,7 @@ import numpy as np
 import diffpose_edge
 from diffpose_edge.atomic import atomic_file
 from diffpose_edge.bundle import Bundle, sha256_of
+from diffpose_edge.causal_io import refuse_on_gpu
 from diffpose_edge.clips import calibration_keypoints
 from diffpose_edge.comparison import added_error
 from diffpose_edge.engines import (
@@ -89,6 +90,7 @@ def build_engines(
         raise DiffPoseEdgeError(
             "expected no wish for compatibility with TensorRT-RTX: its engines run on every GPU that it supports, and on no other version"
         )
+    refuse_on_gpu(bundle.manifest.causal)
     trt = tensorrt_module(flavour)
     with _gpu_of(flavour, device) as found:
         target = Target(flavour, trt.__version__, 0 if found is None else found.sm)

@@ -13,22 +13,27 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from diffpose_edge.causal_io import cache_io
 from diffpose_edge.comparison import Comparison, compare_relative
-from diffpose_edge.config import BatchShape
+from diffpose_edge.config import BatchShape, CausalConfig
 from diffpose_edge.distribution import START_CHANNELS
 from diffpose_edge.errors import VerificationError
+from diffpose_edge.export.causal_comparison import clip_length, expected_of, streamed
+from diffpose_edge.export.causal_step import CausalStep
 from diffpose_edge.export.cpu_graph import cpu_graph, rows_of
 from diffpose_edge.export.folded import FoldedFrameEncoder, FoldedStep, tap_names
 from diffpose_edge.export.onnx_models import with_taps_as_outputs
 from diffpose_edge.export.row_form import by_sample
 from diffpose_edge.export.trace import TracedGraph, onnx_from_module
 from diffpose_edge.manifest import FOR_CPU
+from diffpose_edge.reference.causal_mixste import CausalMixSTE
 from diffpose_edge.reference.diffusion import clean_of
 from diffpose_edge.reference.graph_networks import FrameEncoder
 from diffpose_edge.reference.mixste import MirrorAverage, MixSTE
 from diffpose_edge.reference.released import ReleasedDiffPose
 from diffpose_edge.reference.taps import block_names, outputs_with_taps
 from diffpose_edge.reference.trained import ConditionedDiffPose
+from diffpose_edge.runtime.frame_caches import FrameCaches
 from diffpose_edge.schedule import scaled_coefficients, step_coefficients
 from diffpose_edge.skeleton import J
 from diffpose_edge.tolerances import FP32_CPU_LAYER_REL, FP32_LAYER_REL, FP32_VIDEO_LAYER_REL
@@ -100,6 +105,8 @@ def context_taps(network: nn.Module, conditioned: bool) -> list[str]:
     if isinstance(network, FrameEncoder):
         # Of a conditioned pair the last layer's output is not inside the graph: it is the output "feature".
         return tap_names(network.layers)[: -1 if conditioned else None]
+    if isinstance(network, CausalMixSTE):
+        return block_names(network.depth)[:-1]
     video = network.encoder if isinstance(network, MirrorAverage) else network
     assert isinstance(video, MixSTE)
     return block_names(video.depth)
@@ -108,9 +115,12 @@ def context_taps(network: nn.Module, conditioned: bool) -> list[str]:
 def context_graph(model: DiffPose, shape: BatchShape) -> TracedGraph:
     """Trace the context encoder: uv (P, 17, 2) → xyz (P, 17, 3); video: (P, F, 17, 2) → (P, F, 17, 3).
 
-    That of a conditioned pair takes the observation (P, 17, 6) and gives xyz and feature (P, 17, C').
+    That of a conditioned pair takes the observation (P, 17, 6) and gives xyz and feature (P, 17, C'). That of a causal encoder takes
+    one frame, and the caches besides (:func:`diffpose_edge.causal_io.cache_io`).
     """
     network = model.context_network
+    if isinstance(network, CausalMixSTE):
+        return _causal_graph(model, network, shape)
     if isinstance(model, ConditionedDiffPose):
         assert isinstance(network, FrameEncoder | MixSTE)
         inputs = {"observation": torch.zeros((*shape.uv[:-1], network.channels))}
@@ -123,6 +133,14 @@ def context_graph(model: DiffPose, shape: BatchShape) -> TracedGraph:
     video = network.encoder if isinstance(network, MirrorAverage) else network
     assert isinstance(video, MixSTE)
     return onnx_from_module(_VideoWithTaps(network), inputs, ["xyz"], block_names(video.depth), "context")
+
+
+def _causal_graph(model: DiffPose, network: CausalMixSTE, shape: BatchShape) -> TracedGraph:
+    config = model.context_config
+    assert isinstance(config, CausalConfig)
+    taken, given = cache_io(config, shape.P)
+    inputs = {"observation": torch.zeros(shape.P, J, network.channels), **{name: torch.zeros(size) for name, size in taken.items()}}
+    return onnx_from_module(CausalStep(network), inputs, ["xyz", "feature", *given], context_taps(network, True), "context")
 
 
 def step_graph(model: DiffPose, shape: BatchShape) -> TracedGraph:
@@ -166,9 +184,15 @@ def run_graph(session: ort.InferenceSession, inputs: dict[str, Array]) -> dict[s
 def compare_context(model: DiffPose, graph: onnx.ModelProto, taps: tuple[str, ...], observation: Array) -> list[Comparison]:
     """Compare every layer output and the results of a context graph with PyTorch.
 
-    ``observation`` has the graph's own input shape: u, v for a released pair, 6 channels for a conditioned one.
+    ``observation`` has the graph's own input shape: u, v for a released pair, 6 channels for a conditioned one. For a causal encoder
+    it is a clip (S, P, 17, 6), and every frame of it is compared, from empty caches on.
     """
     network = model.context_network
+    if isinstance(network, CausalMixSTE):
+        assert isinstance(model.context_config, CausalConfig)
+        results = streamed(session_of(graph, taps), observation, FrameCaches(model.context_config, observation.shape[1]))
+        wanted = expected_of(network, observation)
+        return [compare_relative(f"context {name}", results[name], value, FP32_VIDEO_LAYER_REL) for name, value in wanted.items()]
     expected, layers = outputs_with_taps(network, torch.from_numpy(observation))
     pairs = {**{name: layers[name].numpy() for name in taps}, "xyz": expected.numpy()}
     if isinstance(model, ConditionedDiffPose):
@@ -241,7 +265,9 @@ def proved_graphs(model: DiffPose, shape: BatchShape, seed: int = 0) -> dict[tup
     """
     rng = np.random.default_rng(seed)
     context, step = context_graph(model, shape), step_graph(model, shape)
-    (observed,), step_shapes = (input_shapes(graph.model).values() for graph in (context, step))
+    (observed, *_), step_shapes = (input_shapes(graph.model).values() for graph in (context, step))
+    if isinstance(model.context_config, CausalConfig):
+        observed = (clip_length(model.context_config), *observed)
     observation = rng.uniform(-1.0, 1.0, observed).astype(np.float32)
     x = rng.normal(0.0, 0.5, shape.state).astype(np.float32)
     # After x, timestep, coefficients and previous: feature and start, if the step takes them.
@@ -257,7 +283,7 @@ def proved_graphs(model: DiffPose, shape: BatchShape, seed: int = 0) -> dict[tup
 
     proved = {("context", "fp32"): _proved("context", context, of_context), ("step", "fp32"): _proved("step", step, of_step)}
     proved["step", "fp32" + FOR_CPU] = _proved_for_cpu("step", step, shape.P * shape.N, of_step)
-    if shape.F == 1:
+    if isinstance(model.context_network, FrameEncoder):
         proved["context", "fp32" + FOR_CPU] = _proved_for_cpu("context", context, shape.P, of_context)
     return proved
 

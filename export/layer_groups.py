@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from diffpose_edge.config import VideoConfig
+from diffpose_edge.config import CausalConfig, VideoConfig
 from diffpose_edge.export.folded import tap_names
 from diffpose_edge.manifest import Manifest
 from diffpose_edge.reference.taps import block_names
@@ -43,6 +43,8 @@ def taps_of(manifest: Manifest, role: str) -> tuple[str, ...]:
         return (*tap_names(manifest.denoiser.layers), "eps")
     if isinstance(manifest.context, VideoConfig):
         return tuple(block_names(manifest.context.depth))
+    if isinstance(manifest.context, CausalConfig):
+        return (*block_names(manifest.context.depth)[:-1], "feature")
     names = tap_names(manifest.context.layers)
     # Of a trained pair the last layer's output is the graph's output "feature".
     return tuple(names[:-1]) + (("feature",) if manifest.process.kind == "distribution" else (names[-1],))

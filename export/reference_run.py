@@ -15,6 +15,7 @@ from diffpose_edge.distribution import sigma_of, start_channels, unwhitened
 from diffpose_edge.export.graphs import DiffPose
 from diffpose_edge.keypoints import Keypoints
 from diffpose_edge.person import PersonView, context_channels, person_view
+from diffpose_edge.reference.causal_mixste import CausalMixSTE
 from diffpose_edge.reference.released import ReleasedDiffPose, pose_of
 from diffpose_edge.reference.trained import ConditionedDiffPose
 from diffpose_edge.runtime.start import draw_starts, fill_missing
@@ -38,7 +39,8 @@ class ReferenceRun:
 
 
 def expected_run(model: DiffPose, clip: Keypoints, timesteps: Sequence[int], shape: BatchShape, seed: int = 0) -> ReferenceRun:
-    """Run the reference on every frame of a clip; for a video encoder (F > 1) the clip is one window of it.
+    """Run the reference on every frame of a clip; for a video encoder (F > 1) the clip is one window of it, and a causal encoder sees
+    all of it in one pass, under its mask.
 
     The draws are those that the runtime makes for the seed: they are data, and not what is compared.
     """
@@ -62,7 +64,10 @@ def _conditioned(model: ConditionedDiffPose, clip: Keypoints, timesteps: Sequenc
     if shape.F == 1:
         view = person_view(clip.uv, clip.confidence)
         observation = context_channels(clip.uv, clip.confidence, view)
-        xyz, feature = model.context_and_feature(torch.from_numpy(observation))
+        if isinstance(model.context_network, CausalMixSTE):
+            xyz, feature = (given[0] for given in model.context_and_feature(torch.from_numpy(observation)[None]))
+        else:
+            xyz, feature = model.context_and_feature(torch.from_numpy(observation))
     else:
         window = person_view(clip.uv[None], clip.confidence[None])
         observation = context_channels(clip.uv[None], clip.confidence[None], window)[0]

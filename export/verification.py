@@ -16,14 +16,16 @@ from diffpose_edge.comparison import Comparison, compare_poses, compare_relative
 from diffpose_edge.config import VideoConfig
 from diffpose_edge.errors import BundleError, KeypointError
 from diffpose_edge.export.bundle_export import load_pair
+from diffpose_edge.export.causal_comparison import streamed
 from diffpose_edge.export.folded import tap_names
-from diffpose_edge.export.graphs import DiffPose, compare_context, compare_step, context_taps
+from diffpose_edge.export.graphs import DiffPose, compare_context, compare_step, context_taps, session_of
 from diffpose_edge.export.precision_verification import PrecisionReport, lower_precisions_of, verify_precision
 from diffpose_edge.export.reference_run import expected_run
 from diffpose_edge.keypoints import Keypoints
 from diffpose_edge.manifest import GRAPHS, Manifest
 from diffpose_edge.reference.trained import ConditionedDiffPose
 from diffpose_edge.runtime import PoseRuntime
+from diffpose_edge.runtime.frame_caches import FrameCaches
 from diffpose_edge.runtime.plan import plan_of
 from diffpose_edge.runtime.start import LEAST_OBSERVED
 from diffpose_edge.schedule import checked_timesteps
@@ -99,7 +101,7 @@ def verify_bundle(
     (frames, 17, 2). The layers of lower precisions are held against the FP32 graphs, which are held against PyTorch.
 
     Frames in which too few joints were seen are left out; up to 64 of the others, evenly spread, are used (for a video
-    bundle: the first window). Both sides get the same keypoints and the same draws.
+    bundle: the first window; for a causal one the first 64). Both sides get the same keypoints and the same draws.
 
     Raises BundleError when the checkpoints are of another size than the bundle, CheckpointError, KeypointError,
     TimestepError.
@@ -109,7 +111,7 @@ def verify_bundle(
     steps = manifest.timesteps if timesteps is None else checked_timesteps(timesteps, manifest.T)
     progress("loading the PyTorch reference")
     model = _reference(loaded, denoiser, context)
-    clip = _frames_to_compare(keypoints, manifest.shape.F)
+    clip = _frames_to_compare(keypoints, manifest.shape.F, causal=manifest.causal is not None)
 
     progress(f"runtime: {len(steps)} steps on {len(clip)} frames")
     for_cpu = any(manifest.cpu_precision(role, "fp32") != "fp32" for role in GRAPHS)
@@ -125,7 +127,7 @@ def verify_bundle(
 
     sections: dict[str, tuple[Comparison, ...]] = {}
     progress("comparing the context graphs layer by layer")
-    observed = _batch(expected.observation, next(iter(manifest.context_io[0].values())))
+    observed = _observed(expected.observation, manifest)
     taps = tuple(context_taps(model.context_network, isinstance(model, ConditionedDiffPose)))
     for name, graph in _fp32_graphs(loaded, "context"):
         sections[name] = tuple(compare_context(model, graph, taps, observed))
@@ -146,7 +148,8 @@ def verify_bundle(
         sections[f"steps{which}"] = tuple(compare_relative(name, actual, value, FP32_STATE_REL) for name, actual, value in pairs)
         sections[f"pose{which}"] = (compare_poses("joints", joints, expected.joints, pose_budget_mm(largest)),)
 
-    feeds = {"context": [{next(iter(manifest.context_io[0])): observed}], "step": _step_feeds(manifest, x, chosen, expected.told, steps)}
+    seen = _context_feeds(loaded, observed)
+    feeds = {"context": seen, "step": _step_feeds(manifest, x, chosen, expected.told, steps)}
     precisions = tuple(
         verify_precision(loaded, precision, clip, steps, expected, feeds, SEED, progress) for precision in lower_precisions_of(loaded)
     )
@@ -158,6 +161,22 @@ def _fp32_graphs(bundle: Bundle, role: str) -> Iterator[tuple[str, onnx.ModelPro
     yield f"{role} graph", onnx.load_model_from_string(bundle.read(role))
     if (kind := bundle.manifest.cpu_precision(role, "fp32")) != "fp32":
         yield f"{role} graph{FOR_THE_CPU}", onnx.load_model_from_string(bundle.read(role, kind))
+
+
+def _observed(observation: Array, manifest: Manifest) -> Array:
+    """Return what a context graph is compared on: a batch of its shape, or, for a causal one, a clip (S, P, 17, 6) of P equal people."""
+    shape = next(iter(manifest.context_io[0].values()))
+    return _batch(observation, shape) if manifest.causal is None else np.repeat(observation[:, None], manifest.shape.P, axis=1)
+
+
+def _context_feeds(bundle: Bundle, observed: Array) -> list[dict[str, Array]]:
+    """Return the context graph's inputs; of a causal one those of the last frame of the clip, with what the frames before left."""
+    name, causal = next(iter(bundle.manifest.context_io[0])), bundle.manifest.causal
+    if causal is None:
+        return [{name: observed}]
+    caches = FrameCaches(causal, bundle.manifest.shape.P)
+    streamed(session_of(onnx.load_model_from_string(bundle.read("context"))), observed[:-1], caches)
+    return [{name: observed[-1], **caches.taken}]
 
 
 def _step_feeds(
@@ -195,16 +214,17 @@ def _reference(bundle: Bundle, denoiser: str | Path, context: str | Path) -> Dif
     return model
 
 
-def _frames_to_compare(keypoints: Keypoints, F: int) -> Keypoints:
+def _frames_to_compare(keypoints: Keypoints, F: int, *, causal: bool = False) -> Keypoints:
     observed = keypoints.confidence > 0
     usable = np.flatnonzero(observed.sum(axis=-1) >= LEAST_OBSERVED)
     if len(usable) == 0:
         raise KeypointError("no frame of the keypoints has enough joints seen to compare poses on")
-    if F > 1:
-        # One window of one person; the last frame is repeated to fill it.
+    if F > 1 or causal:
+        # Of one person, one frame after another.
         longest = max(tracks_of(keypoints), key=lambda track: int(np.isin(usable, np.arange(track.start, track.stop)).sum()))
         usable = usable[np.isin(usable, np.arange(longest.start, longest.stop))]
-        usable = usable[np.minimum(np.arange(F), len(usable) - 1)]
+        # A window is filled with the last frame repeated.
+        usable = usable[:MOST_FRAMES] if causal else usable[np.minimum(np.arange(F), len(usable) - 1)]
     elif len(usable) > MOST_FRAMES:
         usable = usable[np.linspace(0, len(usable) - 1, MOST_FRAMES).round().astype(int)]
     return Keypoints(keypoints.uv[usable], keypoints.confidence[usable])

@@ -14,6 +14,7 @@ from torch import nn
 
 from diffpose_edge.distribution import StartSpread
 from diffpose_edge.person import CHANNELS
+from diffpose_edge.reference.causal_mixste import CausalMixSTE
 from diffpose_edge.reference.checkpoints import save_released
 from diffpose_edge.reference.graph_networks import Denoiser, FrameEncoder
 from diffpose_edge.reference.mixste import MixSTE
@@ -64,17 +65,19 @@ def write_random_pair(folder: str | Path, seed: int = 0, hidden: int = 96, layer
 
 
 def write_random_conditioned_pair(
-    folder: str | Path, seed: int = 0, frames: int = 1, hidden: int = 16, layers: int = 2
+    folder: str | Path, seed: int = 0, frames: int = 1, hidden: int = 16, layers: int = 2, *, causal: bool = False
 ) -> tuple[Path, Path]:
     """Write an untrained conditioned pair as ``diffpose-edge train`` writes one; return denoiser and context in ``folder``.
 
-    ``frames`` of 1: a frame encoder, more: a video encoder. The start's spread is made up: wider for low confidence, and
-    different for every joint and axis, so that one taken for another shows.
+    ``frames`` of 1: a frame encoder, more: a video encoder, or a ``causal`` one. The start's spread is made up: wider for low
+    confidence, and different for every joint and axis, so that one taken for another shows.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    encoder: FrameEncoder | MixSTE
-    if frames == 1:
+    encoder: FrameEncoder | MixSTE | CausalMixSTE
+    if causal:
+        encoder = CausalMixSTE(frames, hidden, layers, 4, 2 * hidden, CHANNELS)
+    elif frames == 1:
         encoder = FrameEncoder(hidden, layers, 4, CHANNELS)
     else:
         encoder = MixSTE(frames, hidden, layers, 4, 2 * hidden, CHANNELS)

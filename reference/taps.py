@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from diffpose_edge.reference.causal_mixste import CausalMixSTE
 from diffpose_edge.reference.graph_networks import Denoiser, FrameEncoder
 from diffpose_edge.reference.mixste import MirrorAverage, MixSTE
 
@@ -29,12 +30,12 @@ def tapped_modules(network: Denoiser | FrameEncoder) -> dict[str, nn.Module]:
 def outputs_with_taps(network: nn.Module, *inputs: Any) -> tuple[Tensor, dict[str, Tensor]]:
     """Run ``network`` and return its output and every layer's output by name.
 
-    Accepts a Denoiser, a FrameEncoder, a MixSTE or a MirrorAverage of a MixSTE.
+    Accepts a Denoiser, a FrameEncoder, a MixSTE, a CausalMixSTE or a MirrorAverage of a MixSTE.
     """
     if isinstance(network, MirrorAverage) and isinstance(network.encoder, MixSTE):
         both, taps = outputs_with_taps(network.encoder, network.with_mirrored(*inputs))
         return network.average(both), taps
-    if isinstance(network, MixSTE):
+    if isinstance(network, MixSTE | CausalMixSTE):
         blocks = network.blocks(*inputs)
         return network.head_of(blocks[-1]), dict(zip(block_names(network.depth), blocks, strict=True))
     assert isinstance(network, Denoiser | FrameEncoder)

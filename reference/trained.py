@@ -11,10 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diffpose_edge.config import ContextConfig, GraphNetworkConfig, VideoConfig
+from diffpose_edge.config import CausalConfig, ContextConfig, GraphNetworkConfig, VideoConfig
 from diffpose_edge.distribution import StartSpread, spread_from_record
 from diffpose_edge.errors import BundleError, CheckpointError
 from diffpose_edge.person import CHANNELS
+from diffpose_edge.reference.causal_mixste import CausalMixSTE
 from diffpose_edge.reference.diffusion import clean_of, noise_of
 from diffpose_edge.reference.graph_networks import Denoiser, FrameEncoder
 from diffpose_edge.reference.mixste import MixSTE
@@ -30,7 +31,12 @@ class ConditionedDiffPose:
     """
 
     def __init__(
-        self, denoiser: Denoiser, context: FrameEncoder | MixSTE, alpha_bar: NDArray[np.float64], prediction: str, spread: StartSpread
+        self,
+        denoiser: Denoiser,
+        context: FrameEncoder | MixSTE | CausalMixSTE,
+        alpha_bar: NDArray[np.float64],
+        prediction: str,
+        spread: StartSpread,
     ):
         self.denoiser_network = denoiser.eval().requires_grad_(False)
         self.context_network = context.eval().requires_grad_(False)
@@ -48,11 +54,15 @@ class ConditionedDiffPose:
         net = self.context_network
         if isinstance(net, FrameEncoder):
             return GraphNetworkConfig(net.hidden, net.layers, net.heads, channels=net.channels)
+        if isinstance(net, CausalMixSTE):
+            return CausalConfig(net.frames, net.width, net.depth, net.heads, channels=net.channels)
         return VideoConfig(net.frames, net.width, net.depth, net.heads, mirror_average=False, channels=net.channels)
 
     @torch.no_grad()
     def context_and_feature(self, observation: Tensor) -> tuple[Tensor, Tensor]:
-        """observation (B, 17, 6), for video (B, F, 17, 6) → xyz (…, 17, 3) metres, as trained, and f_ST (…, 17, C')."""
+        """observation (B, 17, 6), for video (B, F, 17, 6), for a causal encoder with any number of frames → xyz (…, 17, 3) metres, as
+        trained, and f_ST (…, 17, C').
+        """
         net = self.context_network
         if isinstance(net, FrameEncoder):
             feature = net.features(observation)
@@ -87,7 +97,7 @@ def load_conditioned(denoiser: str | Path, context: str | Path) -> ConditionedDi
         raise CheckpointError(
             f"{denoiser} holds a {step.record['network']}; expected a conditioned denoiser. Is it the other file of the pair?"
         )
-    if not isinstance(encoder.network, FrameEncoder | MixSTE):
+    if not isinstance(encoder.network, FrameEncoder | MixSTE | CausalMixSTE):
         raise CheckpointError(
             f"{context} holds a {encoder.record['network']}; expected a context encoder. Is it the other file of the pair?"
         )

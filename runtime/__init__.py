@@ -3,5 +3,6 @@
 from diffpose_edge.errors import DiffPoseEdgeError
 from diffpose_edge.runtime.estimate import PoseEstimate, Timings
 from diffpose_edge.runtime.pose_runtime import PoseRuntime
+from diffpose_edge.runtime.video_stream import VideoStream
 
-__all__ = ["DiffPoseEdgeError", "PoseEstimate", "PoseRuntime", "Timings"]
+__all__ = ["DiffPoseEdgeError", "PoseEstimate", "PoseRuntime", "Timings", "VideoStream"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import onnxruntime as ort
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from diffpose_edge.errors import BundleError
 from diffpose_edge.manifest import Manifest, Shapes
 from diffpose_edge.runtime.backend import KEPT_SCHEDULES, Array, ScheduleKey, schedule_key
+from diffpose_edge.runtime.frame_caches import FrameCaches
 from diffpose_edge.runtime.loop import reverse_process
 
 
@@ -55,10 +57,12 @@ class OnnxRuntimeBackend:
         self._said = nothing, *said
         self._said_values = tuple(ort.OrtValue.ortvalue_from_numpy(array) for array in self._said)
         self._encoding = self._context.io_binding()
-        self._encoding.bind_ortvalue_input(seen, ort.OrtValue.ortvalue_from_numpy(self.observation))
-        self._encoding.bind_ortvalue_output("xyz", ort.OrtValue.ortvalue_from_numpy(self.xyz))
-        if self.features is not None:
-            self._encoding.bind_ortvalue_output("feature", ort.OrtValue.ortvalue_from_numpy(self.features))
+        self._seen_as = seen
+        self._bind_seen(self._encoding)
+        self._causal = manifest.causal
+        self._remembering: WeakKeyDictionary[FrameCaches, Any] = WeakKeyDictionary()
+        # Of a causal encoder: what is known of people who have just come.
+        self._nothing = None if self._causal is None else self.new_caches()
         told = {"feature": self.feature, "start": self.start}
         self._told = {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in told.items() if array is not None}
         self._schedules: OrderedDict[ScheduleKey, list[Any]] = OrderedDict()
@@ -67,7 +71,26 @@ class OnnxRuntimeBackend:
         self._check_buffers()
 
     def encode(self) -> None:
-        self._context.run_with_iobinding(self._encoding)
+        if self._nothing is not None:
+            self.encode_after(self._nothing)
+        else:
+            self._context.run_with_iobinding(self._encoding)
+
+    def new_caches(self) -> FrameCaches:
+        """Return empty caches of P people that the context graph of a causal encoder reads and writes in place."""
+        assert self._causal is not None
+        caches = FrameCaches(self._causal, self.shape.P)
+        binding = self._context.io_binding()
+        for arrays, bind in ((caches.taken, binding.bind_ortvalue_input), (caches.given, binding.bind_ortvalue_output)):
+            for name, array in arrays.items():
+                bind(name, ort.OrtValue.ortvalue_from_numpy(array))
+        self._bind_seen(binding)
+        self._remembering[caches] = binding
+        return caches
+
+    def encode_after(self, caches: FrameCaches) -> None:
+        """Run a causal encoder: ``observation``, and what ``caches`` of this backend remember → ``xyz``, ``features``, ``caches.given``."""
+        self._context.run_with_iobinding(self._remembering[caches])
 
     def begin(self, timesteps: tuple[int, ...], coefficients: Array) -> None:
         key = schedule_key(timesteps, coefficients)
@@ -102,7 +125,15 @@ class OnnxRuntimeBackend:
         self._rows.clear()
         self._values = self._said_values = ()
         self._told = {}
+        self._remembering.clear()
         self._encoding = self._context = self._step = None
+
+    def _bind_seen(self, binding: Any) -> None:
+        """Bind what is observed and what is made of it to a run of the context graph."""
+        binding.bind_ortvalue_input(self._seen_as, ort.OrtValue.ortvalue_from_numpy(self.observation))
+        binding.bind_ortvalue_output("xyz", ort.OrtValue.ortvalue_from_numpy(self.xyz))
+        if self.features is not None:
+            binding.bind_ortvalue_output("feature", ort.OrtValue.ortvalue_from_numpy(self.features))
 
     def _bindings(self, timesteps: tuple[int, ...], coefficients: Array) -> list[Any]:
         # One row for each step, contiguous; ONNX Runtime reads these arrays themselves, so they live as long as the bindings.

@@ -11,12 +11,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from time import perf_counter_ns
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from diffpose_edge.bundle import Bundle, load_bundle
+from diffpose_edge.causal_io import refuse_on_gpu
 from diffpose_edge.errors import CudaError, DiffPoseEdgeError, EngineError, EngineMismatch, KeypointError, MissingPackage, RuntimeClosed
 from diffpose_edge.extras import require
 from diffpose_edge.keypoints import Keypoints, checked_keypoints, numbers_of
@@ -25,8 +26,10 @@ from diffpose_edge.person import PersonView, context_channels, person_view
 from diffpose_edge.runtime.backend import Array, Backend
 from diffpose_edge.runtime.call import Call, Request, timed
 from diffpose_edge.runtime.estimate import PoseEstimate
+from diffpose_edge.runtime.frame_caches import FrameCaches
 from diffpose_edge.runtime.plan import StepPlan, step_plan
-from diffpose_edge.runtime.start import checked_mode, draw_starts, fill_missing, generator_of
+from diffpose_edge.runtime.start import LEAST_OBSERVED, checked_mode, draw_starts, fill_missing, generator_of
+from diffpose_edge.runtime.video_stream import CausalBackend, VideoStream
 from diffpose_edge.tracks import nearest_found, tracks_of
 
 BACKENDS = ("onnxruntime", "tensorrt", "onnxruntime-cuda", "auto")
@@ -78,13 +81,18 @@ class PoseRuntime:
         encoder and steps timed on the device, which costs a little.
 
         Raises BundleError, MissingPackage, EngineMismatch with the command that builds what is missing, CudaError, EngineError,
-        or DiffPoseEdgeError for an unknown backend.
+        or DiffPoseEdgeError for an unknown backend. A causal encoder runs on the CPU only: EngineError for another backend.
         """
         if backend not in BACKENDS:
             raise DiffPoseEdgeError(f"expected a backend out of {', '.join(BACKENDS)}, got {backend!r}")
         if threads is not None and (type(threads) is not int or not 1 <= threads <= MOST_THREADS):
             raise DiffPoseEdgeError(f"expected threads as a whole number within 1..{MOST_THREADS}, got {threads!r}")
         loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
+        if backend == "auto" and loaded.manifest.causal is not None:
+            log.info("running on the CPU: a causal encoder runs nowhere else yet")
+            backend = "onnxruntime"
+        if backend != "onnxruntime":
+            refuse_on_gpu(loaded.manifest.causal)
         if backend in ("tensorrt", "auto"):
             from diffpose_edge.runtime.tensorrt_backend import tensorrt_backend
 
@@ -242,7 +250,8 @@ class PoseRuntime:
         P frames at a time. A video encoder takes windows of F frames one after another, uses its answer for every frame
         of them, and repeats the last frame to fill the last window; where the clip jumps from one person to another
         (:mod:`diffpose_edge.tracks`) a new window begins. A frame in which nobody was found shows the encoder the nearest one
-        in which somebody was, and has no pose. Raises as ``estimate`` does.
+        in which somebody was, and has no pose. A causal encoder takes frame after frame, remembers, and forgets where the clip
+        jumps: the poses are those that a stream gives. Raises as ``estimate`` does.
         """
         # Checked here, and not at the first step of the iteration, so that a mistake shows where it is made.
         self._open()
@@ -252,6 +261,15 @@ class PoseRuntime:
 
     def _clip(self, keypoints: Keypoints, plan: StepPlan, mode: str, rng: np.random.Generator, trace: bool) -> Iterator[PoseEstimate]:
         shape = self.bundle.manifest.shape
+        if self.bundle.manifest.causal is not None:
+            for track in tracks_of(keypoints):
+                with self._lock:
+                    caches = cast(CausalBackend, self._open()).new_caches()
+                for first in range(track.start, track.stop, shape.P):
+                    batch = slice(first, min(first + shape.P, track.stop))
+                    part = Keypoints(keypoints.uv[batch], keypoints.confidence[batch])
+                    yield self._estimate_after(part, caches, plan, mode, rng, trace)
+            return
         if shape.F == 1:
             for first in range(0, len(keypoints), shape.P):
                 part = Keypoints(keypoints.uv[first : first + shape.P], keypoints.confidence[first : first + shape.P])
@@ -266,6 +284,25 @@ class PoseRuntime:
                 window = Keypoints(keypoints.uv[at], keypoints.confidence[at])
                 nobody = ~found[track][first : first + frames]
                 yield self._estimate_window(window, frames, plan, mode, rng, trace, nobody)
+
+    def stream(
+        self,
+        people: int = 1,
+        *,
+        hop: int = 1,
+        seed: Seed = None,
+        timesteps: Sequence[int] | None = None,
+        steps: int | None = None,
+        sampler: str | None = None,
+        mode: str | None = None,
+    ) -> VideoStream:
+        """Begin a stream of frames of ``people``, for a bundle with a video encoder: see :class:`VideoStream`.
+
+        ``hop``: run an encoder of whole windows every so many frames only, the denoiser at every one; a causal encoder takes every
+        frame. ``seed``, ``timesteps``, ``steps``, ``sampler`` and ``mode`` as for ``estimate``; the draws of all frames come from one generator.
+        Raises DiffPoseEdgeError for a bundle without a video encoder or a hop that it cannot have, TimestepError, RuntimeClosed.
+        """
+        return VideoStream(self, people, hop, seed, self._plan(timesteps, steps, sampler), self._mode(mode))
 
     def describe(self) -> dict[str, Any]:
         """Return the backend's name, version and settings. Raises RuntimeClosed."""
@@ -364,6 +401,29 @@ class PoseRuntime:
                 part = slice(first, min(first + P, frames))
                 features = None if backend.features is None else _slots(backend.features[0, part], P)
                 call.batch(part, _slots(backend.xyz[0, part], P), features)
+            return call.finish(began)
+
+    def _estimate_after(
+        self, frames: Keypoints, caches: FrameCaches, plan: StepPlan, mode: str, rng: np.random.Generator, trace: bool
+    ) -> PoseEstimate:
+        """Poses of at most P frames of one person, one after another, from what a causal encoder remembers in ``caches``."""
+        began = perf_counter_ns()
+        with self._lock:
+            backend = cast(CausalBackend, self._open())
+            observation, uv, view = self._observed(frames)
+            call = Call(backend, self.bundle.manifest, self._request(uv, frames.confidence, plan, mode, rng, trace, view, None))
+            assert backend.features is not None
+            xyz, features = np.zeros_like(backend.xyz), np.zeros_like(backend.features)
+            backend.observation[1:] = 0.0
+            for f, seen in enumerate((frames.confidence > 0).sum(axis=-1) >= LEAST_OBSERVED):
+                backend.observation[0] = observation[f]
+                call.context_ns += timed(lambda: backend.encode_after(caches))
+                xyz[f], features[f] = backend.xyz[0], backend.features[0]
+                if seen:
+                    caches.store(0)
+                else:
+                    caches.skip(0)
+            call.batch(slice(0, len(uv)), xyz, features)
             return call.finish(began)
 
     def _observed(self, keypoints: Keypoints) -> tuple[Array, Array, PersonView | None]:

@@ -101,6 +101,24 @@ def conditioned_video_bundle(conditioned_video_pair: tuple[Path, Path], tmp_path
     return out
 
 
+@pytest.fixture(scope="session")
+def causal_pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """An untrained conditioned pair with a causal encoder: 4 frames in each of 2 layers, 16 wide."""
+    from diffpose_edge.reference.random_weights import write_random_conditioned_pair
+
+    return write_random_conditioned_pair(tmp_path_factory.mktemp("checkpoints"), seed=9, frames=4, causal=True)
+
+
+@pytest.fixture(scope="session")
+def causal_bundle(causal_pair: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of the causal pair with P=2, N=3. Read only."""
+    from diffpose_edge.export import export_bundle
+
+    out = tmp_path_factory.mktemp("bundles") / "causal"
+    export_bundle(*causal_pair, out, persons=2, samples=3)
+    return out
+
+
 def _calibrated(bundle: Path, out: Path, frames: int, *, all_timesteps: bool = False) -> Path:
     from diffpose_edge.bundle import load_bundle
     from diffpose_edge.calibration.calibrate import apply_calibration, calibrated

@@ -62,7 +62,7 @@ def calibrate(
         with counting("recording: denoiser steps", steps_to_walk(loaded, clip, schedules, frames or FRAMES)) as done:
             scales = calibrated(loaded, clip, schedules=schedules, method=method, smooth=smooth, frames=frames, progress=done)
     altered = apply_calibration(loaded, scales)
-    print_precisions(altered, frames_to_use(clip, loaded.manifest.shape.F, TRIED))
+    print_precisions(altered, frames_to_use(clip, loaded.manifest.stretch, TRIED))
     say(f"wrote {bundle}: prove it with diffpose-edge verify, see what each layer costs with diffpose-edge sensitivity")
 
 

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from diffpose_edge.bundle import load_bundle
 from diffpose_edge.cli.terminal import out
-from diffpose_edge.config import VideoConfig
+from diffpose_edge.config import CausalConfig, VideoConfig
 from diffpose_edge.manifest import GRAPHS
 
 
@@ -24,6 +24,8 @@ def inspect(bundle: Annotated[Path, typer.Argument(help="A bundle made by export
     if isinstance(c, VideoConfig):
         mirrored = ", mirror-averaged" if c.mirror_average else ""
         table.add_row("context encoder", f"video: {c.frames} frames, {c.width} wide, depth {c.depth}, {c.heads} heads{mirrored}")
+    elif isinstance(c, CausalConfig):
+        table.add_row("context encoder", f"causal: {c.frames} frames in each layer, {c.width} wide, depth {c.depth}, {c.heads} heads")
     else:
         table.add_row("context encoder", f"frame: {c.hidden} wide, {c.layers} layers, {c.heads} heads")
     process = manifest.process

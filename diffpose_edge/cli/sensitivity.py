@@ -71,7 +71,7 @@ def sensitivity(
         check_target(bundle, replace_existing=True)
     calibration = _calibration(loaded, precision, apply)
     steps = checked_timesteps(parsed_timesteps(timesteps) or loaded.manifest.timesteps, loaded.manifest.T)
-    F = loaded.manifest.shape.F
+    F = loaded.manifest.stretch
     given = load_keypoints(keypoints) if keypoints else calibration_keypoints()
     clip = frames_to_use(given, F, frames or (FRAMES if F == 1 else WINDOWS * F))
     trial, plan = Trial(loaded, clip, steps), _plan(calibration, precision)

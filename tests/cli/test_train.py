@@ -232,7 +232,7 @@ def mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 
 def test_an_unknown_plan(mistake, tmp_path):
     message = mistake("huge", "--out", tmp_path / "out")
-    assert "frame, video, tiny, tiny-video" in message
+    assert "frame, video, causal, tiny, tiny-video, tiny-causal" in message
     assert "'huge'" in message
 
 
