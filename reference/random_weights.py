@@ -65,24 +65,31 @@ def write_random_pair(folder: str | Path, seed: int = 0, hidden: int = 96, layer
 
 
 def write_random_conditioned_pair(
-    folder: str | Path, seed: int = 0, frames: int = 1, hidden: int = 16, layers: int = 2, *, causal: bool = False
+    folder: str | Path,
+    seed: int = 0,
+    frames: int = 1,
+    hidden: int = 16,
+    layers: int = 2,
+    *,
+    causal: bool = False,
+    encoder: tuple[int, int, int] | None = None,
 ) -> tuple[Path, Path]:
     """Write an untrained conditioned pair as ``diffpose-edge train`` writes one; return denoiser and context in ``folder``.
 
     ``frames`` of 1: a frame encoder, more: a video encoder, or a ``causal`` one. The start's spread is made up: wider for low
-    confidence, and different for every joint and axis, so that one taken for another shows.
+    confidence, and different for every joint and axis, so that one taken for another shows. ``encoder``: width, depth and heads of a
+    video encoder that is larger than the denoiser.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    encoder: FrameEncoder | MixSTE | CausalMixSTE
-    if causal:
-        encoder = CausalMixSTE(frames, hidden, layers, 4, 2 * hidden, CHANNELS)
-    elif frames == 1:
-        encoder = FrameEncoder(hidden, layers, 4, CHANNELS)
+    width, depth, heads = encoder or (hidden, layers, 4)
+    context: FrameEncoder | MixSTE | CausalMixSTE
+    if frames == 1:
+        context = FrameEncoder(width, depth, heads, CHANNELS)
     else:
-        encoder = MixSTE(frames, hidden, layers, 4, 2 * hidden, CHANNELS)
-    denoiser = Denoiser(hidden, layers, 4, condition=hidden)
-    for i, network in enumerate((encoder, denoiser)):
+        context = (CausalMixSTE if causal else MixSTE)(frames, width, depth, heads, 2 * width, CHANNELS)
+    denoiser = Denoiser(hidden, layers, 4, condition=width)
+    for i, network in enumerate((context, denoiser)):
         randomise(network, seed + i, gain=0.7)
     rng = np.random.default_rng(seed)
     knots = np.linspace(0.0, 1.0, 3, dtype=np.float32)
@@ -97,5 +104,5 @@ def write_random_conditioned_pair(
     record = {"prediction": "v", "alpha_bar": cosine_alpha_bar().tolist(), "start": spread.as_record()}
     paths = folder / "denoiser.safetensors", folder / "context.safetensors"
     save_trained(denoiser, record, paths[0])
-    save_trained(encoder, {}, paths[1])
+    save_trained(context, {}, paths[1])
     return paths

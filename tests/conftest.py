@@ -142,6 +142,7 @@ def calibrated_bundles(
     golden_bundle: Path,
     golden_video_bundle: Path,
     conditioned_video_bundle: Path,
+    causal_bundle: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, Path]:
     """Every kind of bundle with FP16 and INT8 graphs, calibrated on a few frames, by name. Read only."""
@@ -151,6 +152,7 @@ def calibrated_bundles(
         "golden_video": _calibrated(golden_video_bundle, out / "golden_video", frames=9),
         "conditioned": calibrated_bundle,
         "conditioned_video": _calibrated(conditioned_video_bundle, out / "conditioned_video", frames=10),
+        "causal": _calibrated(causal_bundle, out / "causal", frames=12),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,36 @@ from diffpose_edge.keypoints import Keypoints
 from diffpose_edge.runtime import PoseRuntime
 
 Heard = list[tuple[str, int | None, dict[str, NDArray[Any]]]]
-FIXTURES = ["golden_bundle", "golden_video_bundle", "conditioned_bundle", "conditioned_video_bundle"]
+FIXTURES = ["golden_bundle", "golden_video_bundle", "conditioned_bundle", "conditioned_video_bundle", "causal_bundle"]
 
 
 def seen_clip(frames: int) -> Keypoints:
     clip = street_walk().keypoints
     seen = np.flatnonzero((clip.confidence > 0).all(axis=1))[:frames]
     return Keypoints(clip.uv[seen], clip.confidence[seen])
+
+
+def test_a_causal_encoder_is_heard_with_what_it_remembers(causal_bundle: Path) -> None:
+    bundle = load_bundle(causal_bundle)
+    heard: Heard = []
+    watched = {"context": ["ages", "keys0", "key0"]}
+    with PoseRuntime(bundle, RecordingBackend(bundle, watched, lambda *told: heard.append(told), threads=1)) as runtime:
+        list(runtime.estimate_clip(seen_clip(5), 0, timesteps=(9,)))
+    told = [values for _, _, values in heard]
+    # Of the first of two people: three slots, the frame before is 1 frame old, and 4 is none.
+    assert [sorted(values["ages"][0]) for values in told] == [[4, 4, 4], [1, 4, 4], [1, 2, 4], [1, 2, 3], [1, 2, 3]]
+    for before, after in itertools.pairwise(told):
+        newest = int(np.flatnonzero(after["ages"][0] == 1)[0])
+        assert after["keys0"][0, ..., newest].tobytes() == np.ascontiguousarray(before["key0"][0]).tobytes()
+
+
+def test_a_causal_encoder_is_calibrated_on_frames_in_a_row(causal_bundle: Path) -> None:
+    """Each frame tells its number."""
+    number = np.broadcast_to(np.arange(40, dtype=np.float32)[:, None, None], (40, 17, 2))
+    chosen = frames_to_use(Keypoints(number, np.ones((40, 17), np.float32)), load_bundle(causal_bundle).manifest.stretch, 12)
+    stretches = chosen.uv[:, 0, 0].reshape(3, 4)
+    assert (np.diff(stretches, axis=1) == 1).all()
+    assert (np.diff(stretches[:, 0]) > 4).all()
 
 
 @pytest.mark.parametrize("fixture", FIXTURES)

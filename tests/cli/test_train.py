@@ -23,6 +23,7 @@ from diffpose_edge.cli import train as command
 from diffpose_edge.clips import mocap_clips_path
 from diffpose_edge.distribution import spread_from_record
 from diffpose_edge.errors import TrainingError
+from diffpose_edge.export import export_bundle
 from diffpose_edge.reference.checkpoints import denoiser_from_file, frame_encoder_from_file
 from diffpose_edge.reference.safetensors_files import load_trained, read_safetensors
 from diffpose_edge.reference.trained import load_conditioned
@@ -96,6 +97,14 @@ def test_the_pair_is_what_the_plan_says_and_loads_as_one(trained):
     # An encoder that knows nothing errs by decimetres, more where it sees nothing of a joint.
     assert 0.1 < spread.xyz[:, 1:].mean() < 1
     assert (spread.uv[0] > spread.uv[-1]).all()
+
+
+def test_a_causal_pair_is_trained_and_can_be_exported(run, tmp_path):
+    run("train", "tiny-causal", "--out", tmp_path / "pair", "--no-plot")
+    paths = [tmp_path / "pair" / name for name in ("denoiser.safetensors", "context.safetensors")]
+    assert load_conditioned(*paths).context_config == PLANS["tiny-causal"].context
+    bundle = export_bundle(*paths, tmp_path / "bundle", samples=2).bundle
+    assert bundle.manifest.causal == PLANS["tiny-causal"].context
 
 
 def test_the_released_form_holds_the_same_weights(trained):
@@ -234,6 +243,10 @@ def test_an_unknown_plan(mistake, tmp_path):
     message = mistake("huge", "--out", tmp_path / "out")
     assert "frame, video, causal, tiny, tiny-video, tiny-causal" in message
     assert "'huge'" in message
+
+
+def test_a_causal_encoder_has_no_released_form(mistake, tmp_path):
+    assert "leave --released out" in mistake("tiny-causal", "--out", tmp_path / "out", "--released")
 
 
 @pytest.mark.parametrize("arguments", [["--threads", "0"], ["--seed", "-1"], ["--seed", "x"], ["--epochs", "3"]], ids=" ".join)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffpose_edge.config import BatchShape, GraphNetworkConfig, VideoConfig
+from diffpose_edge.config import BatchShape, CausalConfig, GraphNetworkConfig, VideoConfig
 from diffpose_edge.distribution import StartSpread
 from diffpose_edge.errors import BundleError
 from diffpose_edge.manifest import Manifest, Process, manifest_from_json
@@ -131,3 +132,31 @@ def test_every_missing_field_is_refused(video: bool) -> None:
         del place[path[-1]]
         with pytest.raises(BundleError):
             manifest_from_json(json.dumps(content))
+
+
+def _causal() -> Manifest:
+    plain = _manifest(False)
+    return replace(plain, context=CausalConfig(frames=9, width=32, depth=2, heads=4))
+
+
+def test_a_causal_encoder_takes_one_frame_and_its_caches() -> None:
+    manifest = _causal()
+    again = manifest_from_json(manifest.to_json())
+    assert again == manifest
+    assert (again.causal, again.stretch, again.shape.F) == (manifest.context, 9, 1)
+    taken, given = again.context_io
+    assert list(taken) == ["observation", "ages", "keys0", "values0", "keys1", "values1"]
+    assert (taken["observation"], taken["ages"]) == ((3, 17, 6), (3, 8))
+    assert (taken["keys1"], taken["values1"]) == ((3, 17, 4, 8, 8), (3, 17, 4, 8, 8))
+    assert list(given) == ["xyz", "feature", "key0", "value0", "key1", "value1"]
+    assert given["key0"] == given["value1"] == (3, 17, 4, 8)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("frames", 1), ("heads", 5), ("width", 0), ("channels", 2), ("depth", "2"), ("kind", "causal?")]
+)
+def test_a_causal_encoder_of_impossible_size_is_refused(field: str, value: Any) -> None:
+    content = json.loads(_causal().to_json())
+    content["model"]["context"][field] = value
+    with pytest.raises(BundleError):
+        manifest_from_json(json.dumps(content))

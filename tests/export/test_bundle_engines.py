@@ -13,7 +13,7 @@ import pytest
 
 from diffpose_edge.bundle import Bundle, load_bundle
 from diffpose_edge.engines import ENGINE_ROLES, Target, engine_records, load_engine
-from diffpose_edge.errors import CudaError, EngineMismatch, ExportError, MissingPackage, OutputError
+from diffpose_edge.errors import CudaError, EngineError, EngineMismatch, ExportError, MissingPackage, OutputError
 from diffpose_edge.export import bundle_engines
 from diffpose_edge.export.bundle_engines import build_engines, default_flavour, device_here
 from diffpose_edge.export.engine_build import BuildOptions, BuiltPlan
@@ -294,3 +294,9 @@ def test_a_list_of_launches_never_belongs_to_another_engine(bundle: Bundle, buil
     builder.listing = ""
     build_engines(bundle, "fp32", "rtx", rebuild=True)
     assert not [name for name in contents(bundle) if name.endswith(".layers.txt")]
+
+
+def test_a_causal_encoder_gets_no_engines(causal_bundle: Path) -> None:
+    with pytest.raises(EngineError, match="no GPU backend keeps"):
+        build_engines(load_bundle(causal_bundle), "fp32", "rtx")
+    assert not list(engine_records(load_bundle(causal_bundle)))

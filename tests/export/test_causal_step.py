@@ -7,9 +7,12 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from diffpose_edge.clips import street_walk
 from diffpose_edge.config import BatchShape
 from diffpose_edge.export import graphs
 from diffpose_edge.export.causal_comparison import clip_length, expected_of, streamed
+from diffpose_edge.export.verification import verify_bundle
+from diffpose_edge.reference.random_weights import write_random_conditioned_pair
 from diffpose_edge.reference.trained import load_conditioned
 from diffpose_edge.runtime.frame_caches import FrameCaches
 from diffpose_edge.tolerances import FP32_VIDEO_LAYER_REL
@@ -207,3 +210,11 @@ def test_a_slot_without_a_frame_has_no_weight_at_all(session, clip, caches, mode
             array[...] = 100.0 * rng.standard_normal(array.shape)
     fresh = FrameCaches(model.context_config, SHAPE.P)
     assert same(streamed(session, clip, caches), streamed(session, clip, fresh), len(clip))
+
+
+def test_a_bundle_is_verified_on_a_real_clip(causal_bundle, causal_pair, tmp_path):
+    report = verify_bundle(causal_bundle, *causal_pair, street_walk().keypoints)
+    assert report.passed
+    assert report.frames == 64
+    other = write_random_conditioned_pair(tmp_path, seed=10, frames=4, causal=True)
+    assert not verify_bundle(causal_bundle, *other, street_walk().keypoints, timesteps=(9,)).passed

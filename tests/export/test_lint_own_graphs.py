@@ -10,7 +10,7 @@ from onnx import numpy_helper
 
 from diffpose_edge.export.lint import TARGETS, lint
 
-BUNDLES = ("golden", "golden_video", "conditioned", "conditioned_video")
+BUNDLES = ("golden", "golden_video", "conditioned", "conditioned_video", "causal")
 MADE_FOR = {
     "fp32": tuple(TARGETS),
     "fp16": tuple(name for name in TARGETS if name != "8.6"),

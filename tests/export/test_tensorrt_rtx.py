@@ -81,7 +81,7 @@ def check(bundle: Bundle, wide: Collection[str] = ()) -> dict[str, BuildReport]:
     return reports
 
 
-@pytest.mark.parametrize("name", ["golden", "golden_video", "conditioned", "conditioned_video"])
+@pytest.mark.parametrize("name", ["golden", "golden_video", "conditioned", "conditioned_video", "causal"])
 def test_every_graph_of_a_bundle_builds_without_a_warning(calibrated_bundles: dict[str, Path], name: str) -> None:
     bundle = load_bundle(calibrated_bundles[name])
     reports = check(bundle)
@@ -89,7 +89,7 @@ def test_every_graph_of_a_bundle_builds_without_a_warning(calibrated_bundles: di
     assert bundle.read("context", "int8") == bundle.read("context", "fp16")
 
 
-@pytest.mark.parametrize("name", ["golden_video", "conditioned"])
+@pytest.mark.parametrize("name", ["golden_video", "conditioned", "causal"])
 def test_an_encoder_in_int8_builds_as_well(calibrated_bundles: dict[str, Path], name: str) -> None:
     """Not by default, but for whoever asks for it: every matmul of the encoder that has a scale."""
     bundle = load_bundle(calibrated_bundles[name])
