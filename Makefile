@@ -9,7 +9,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 SETUP  := pyproject.toml setup.py constraints.txt
 
-.PHONY: demo test test-gpu test-fast lint format typecheck bench sweep precision train train-frame train-video clean
+.PHONY: demo test test-gpu test-fast lint format typecheck bench sweep precision train train-frame train-video train-causal clean
 
 demo: $(VENV)/demo.ready
 	$(BIN)/diffpose-edge demo --out demo
@@ -52,11 +52,14 @@ sweep: $(VENV)/demo.ready
 precision: $(VENV)/demo.ready
 	$(BIN)/python -m diffpose_edge.benchmarks.precision_accuracy
 
-# The weights that ship, from the shipped motion capture. `make -j2 train` takes both pairs at once, on a core each: an hour
+# The weights that ship, from the shipped motion capture. `make -j2 train` takes two pairs at once, on a core each: two hours
 # and a half (docs/training.md). Stop it and go on as you like.
-train: train-frame train-video
+train: train-frame train-video train-causal
 
-train-frame train-video: train-%: $(VENV)/demo.ready
+# It begins with the video pair's weights.
+train-causal: train-video
+
+train-frame train-video train-causal: train-%: $(VENV)/demo.ready
 	$(BIN)/diffpose-edge train $* --threads 1 --out training/$*
 	mkdir -p diffpose_edge/weights/$*
 	cp training/$*/context.safetensors training/$*/denoiser.safetensors diffpose_edge/weights/$*/

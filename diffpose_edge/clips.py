@@ -53,6 +53,6 @@ def held_out_path() -> Path:
 
 
 def trained_pair(name: str) -> tuple[Path, Path]:
-    """Return the denoiser and the context encoder that ship, of the pair "frame" or "video"."""
+    """Return the denoiser and the context encoder that ship, of the pair "frame", "video" or "causal"."""
     folder = Path(str(files("diffpose_edge") / "weights" / name))
     return folder / "denoiser.safetensors", folder / "context.safetensors"

@@ -299,8 +299,9 @@ class PoseRuntime:
         """Begin a stream of frames of ``people``, for a bundle with a video encoder: see :class:`VideoStream`.
 
         ``hop``: run an encoder of whole windows every so many frames only, the denoiser at every one; a causal encoder takes every
-        frame. ``seed``, ``timesteps``, ``steps``, ``sampler`` and ``mode`` as for ``estimate``; the draws of all frames come from one generator.
-        Raises DiffPoseEdgeError for a bundle without a video encoder or a hop that it cannot have, TimestepError, RuntimeClosed.
+        frame. ``seed``, ``timesteps``, ``steps``, ``sampler`` and ``mode`` as for ``estimate``; the draws of all frames come from one
+        generator. Raises DiffPoseEdgeError for a bundle without a video encoder or a hop that it cannot have, TimestepError,
+        RuntimeClosed.
         """
         return VideoStream(self, people, hop, seed, self._plan(timesteps, steps, sampler), self._mode(mode))
 

@@ -157,7 +157,7 @@ class VideoStream:
         if manifest.causal is not None and hop != 1:
             raise DiffPoseEdgeError(f"expected no hop for a causal encoder, which has to be shown every frame; got a hop of {hop}")
         self.people, self.hop = people, hop
-        self._runtime, self._plan, self._mode, self._rng = runtime, steps, mode, generator_of(seed)
+        self._runtime, self._plan, self._mode, self._rng = runtime, plan, mode, generator_of(seed)
         with runtime._lock:
             backend = runtime._open()
             self._past: Past | None = (
