@@ -144,7 +144,7 @@ class TorchVariant:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, err: BaseException | None, where: TracebackType | None) -> None:
-        self.model = self.causal = None
+        self.causal = None
 
 
 def load_stream(variant: Variant) -> PoseRuntime:

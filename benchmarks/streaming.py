@@ -22,7 +22,7 @@ from typing import Annotated
 
 import numpy as np
 import typer
-from rich.progress import track
+from rich.progress import Progress, track
 
 from diffpose_edge.atomic import atomic_file
 from diffpose_edge.benchmarks.bench_rounds import measured
@@ -93,8 +93,9 @@ def accuracy(bundle: Bundle, way: str, precision: str, clips: tuple[EvaluationCl
 
 def latencies(variants: list[Variant], rounds: int, warm_up: int) -> Iterator[tuple[Variant, dict[str, float]]]:
     """Measure variants by turns; yields milliseconds per frame: mean, median, 95 %, highest, and the encoder's mean."""
-    with typer.progressbar(length=rounds + warm_up, label="rounds", file=err.file) as bar:
-        found, refused = measured(variants, rounds, warm_up=warm_up, load=load_stream, progress=bar.update)
+    with Progress(console=err) as bar:
+        task = bar.add_task("rounds", total=rounds + warm_up)
+        found, refused = measured(variants, rounds, warm_up=warm_up, load=load_stream, progress=lambda done: bar.update(task, advance=done))
     for one in refused:
         err.print(f"{one.variant} does not run here: {one.reason}")
     for each in found:
