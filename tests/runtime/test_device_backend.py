@@ -51,6 +51,17 @@ def test_poses_are_the_cpus_eager_captured_and_after_other_schedules(both: Both,
     assert device.cuda.names.count("launch") >= 4
 
 
+@pytest.mark.parametrize("both", ["golden_video_bundle", "conditioned_video_bundle"], indirect=True)
+@pytest.mark.parametrize("hop", [1, 3])
+def test_a_stream_is_the_cpus(both: Both, hop: int) -> None:
+    cpu, device = both
+    clip = clip_of(cpu, 7, 1)
+    with cpu.stream(people=3, hop=hop, seed=2) as expected, device.runtime.stream(people=3, hop=hop, seed=2) as found:
+        for i in range(len(clip)):
+            frame = np.repeat(clip.uv[i][None], 3, axis=0), np.repeat(clip.confidence[i][None], 3, axis=0)
+            assert_same(found.push(*frame), expected.push(*frame))
+
+
 @every_mode
 def test_a_clip_is_the_cpus(both: Both, mode: str) -> None:
     cpu, device = both
