@@ -53,6 +53,7 @@ def test_the_wheel_has_data_types_marker_licences_and_entry_point(wheel):
         "data/README.md",
         "weights/frame/denoiser.safetensors",
         "benchmarks/bench_report.html.j2",
+        "weights/causal/context.safetensors",
     ):
         assert f"diffpose_edge/{wanted}" in inside
     info = f"diffpose_edge-{diffpose_edge.__version__}.dist-info"
