@@ -16,5 +16,8 @@ SUB_PACKAGES = {
 setup(
     packages=["diffpose_edge", "diffpose_edge.cli", *SUB_PACKAGES],
     package_dir={"diffpose_edge": "diffpose_edge", "diffpose_edge.cli": "diffpose_edge/cli", **SUB_PACKAGES},
-    package_data={"diffpose_edge": ["py.typed", "data/*", "weights/*/*.safetensors"], "diffpose_edge.benchmarks": ["*.j2"]},
+    package_data={
+        "diffpose_edge": ["py.typed", "data/*", "weights/*/*.safetensors", "weights/*/schedules.json"],
+        "diffpose_edge.benchmarks": ["*.j2"],
+    },
 )

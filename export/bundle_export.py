@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -17,6 +17,8 @@ from diffpose_edge.comparison import Comparison
 from diffpose_edge.config import BatchShape, VideoConfig
 from diffpose_edge.errors import CheckpointError
 from diffpose_edge.export.graphs import proved_graphs
+from diffpose_edge.fitted import FILE as SCHEDULES
+from diffpose_edge.fitted import FittedSchedule, schedules_of_checkpoints
 from diffpose_edge.manifest import Manifest, Process
 from diffpose_edge.reference.released import ReleasedDiffPose, load_released
 from diffpose_edge.reference.trained import ConditionedDiffPose, load_conditioned
@@ -25,7 +27,9 @@ from diffpose_edge.schedule import RELEASED_TIMESTEPS, checked_timesteps, traili
 
 @dataclass(frozen=True)
 class ExportReport:
-    """A new bundle, every comparison that its graphs passed, and the exporter's warnings that nothing explains."""
+    """A new bundle, every comparison that its graphs passed, and warnings: the exporter's that nothing explains, and fitted
+    schedules that were left out.
+    """
 
     bundle: Bundle
     comparisons: tuple[Comparison, ...]
@@ -50,9 +54,11 @@ def export_bundle(
     """Export a pair of checkpoints, released or trained here, to the bundle ``out``, for P ``persons`` and N ``samples`` of each.
 
     A video encoder is exported for the number of frames that it was trained with. ``timesteps`` are the bundle's
-    defaults; any others can be chosen at run time. ``note`` is kept in the manifest. ``progress`` hears each stage.
+    defaults; any others can be chosen at run time. Schedules that were fitted for these checkpoints, in a ``schedules.json``
+    beside the denoiser, go with them. ``note`` is kept in the manifest. ``progress`` hears each stage.
 
-    Raises CheckpointError, TimestepError, ExportError, VerificationError or OutputError; then nothing is written.
+    Raises CheckpointError, TimestepError, ExportError, VerificationError, OutputError, or BundleError for a damaged
+    ``schedules.json``; then nothing is written.
     """
     check_target(out, replace_existing=replace_existing)
     progress("reading checkpoints")
@@ -62,6 +68,8 @@ def export_bundle(
     shape = BatchShape(persons, samples, config.frames if isinstance(config, VideoConfig) else 1)
     progress("tracing the context encoder and the denoiser step, checking both against PyTorch")
     graphs = proved_graphs(model, shape)
+    checkpoints = {role: _origin(path) for role, path in (("denoiser", denoiser), ("context", context))}
+    fitted, left_out = _fitted(Path(denoiser).with_name(SCHEDULES), checkpoints, len(model.alpha_bar))
     progress("writing the bundle")
     manifest = Manifest(
         denoiser=model.denoiser_config,
@@ -73,7 +81,7 @@ def export_bundle(
         provenance={
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "note": note,
-            "checkpoints": {role: _origin(path) for role, path in (("denoiser", denoiser), ("context", context))},
+            "checkpoints": checkpoints,
             "versions": {
                 "diffpose-edge": diffpose_edge.__version__,
                 "python": platform.python_version(),
@@ -89,13 +97,14 @@ def export_bundle(
             for (role, precision), graph in graphs.items()
         },
         process=process_of(model),
+        fitted=fitted,
     )
     contents = {f"{role}.{kind}.onnx": (role, kind, graph.content) for (role, kind), graph in graphs.items()}
     bundle = save_bundle(out, manifest, contents, replace_existing=replace_existing)
     return ExportReport(
         bundle,
         tuple(c for graph in graphs.values() for c in graph.comparisons),
-        tuple(w for (_, kind), graph in graphs.items() if kind == "fp32" for w in graph.traced.warnings),
+        (*(w for (_, kind), graph in graphs.items() if kind == "fp32" for w in graph.traced.warnings), *left_out),
     )
 
 
@@ -126,6 +135,14 @@ def default_timesteps(model: ReleasedDiffPose | ConditionedDiffPose) -> tuple[in
 def process_of(model: ReleasedDiffPose | ConditionedDiffPose) -> Process:
     """Return what a manifest says of the model's process."""
     return Process() if isinstance(model, ReleasedDiffPose) else Process("distribution", model.prediction, model.spread)
+
+
+def _fitted(path: Path, checkpoints: Mapping[str, Mapping[str, str]], T: int) -> tuple[tuple[FittedSchedule, ...], tuple[str, ...]]:
+    """Return the schedules that were fitted for these checkpoints, and what there is to say of such that were not."""
+    found = schedules_of_checkpoints(path, {role: origin["sha256"] for role, origin in checkpoints.items()}, T)
+    if found is None:
+        return (), (f"{path} was made for other checkpoints and is left out. Make it anew with: diffpose-edge search-steps",)
+    return found, ()
 
 
 def _origin(path: str | Path) -> dict[str, str]:

@@ -20,6 +20,7 @@ from diffpose_edge.cli import (
     lint,
     plan,
     run,
+    search_steps,
     sensitivity,
     train,
     verify,
@@ -54,6 +55,7 @@ def _options(
 app.command("export")(export.export)
 app.command("run")(run.run)
 app.command("calibrate")(calibrate.calibrate)
+app.command("search-steps")(search_steps.search_steps)
 app.command("sensitivity")(sensitivity.sensitivity)
 app.command("build")(build.build)
 app.command("verify")(verify.verify)

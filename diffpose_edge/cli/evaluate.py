@@ -75,8 +75,7 @@ def evaluate(
         require("matplotlib")
     clips = [clip.first(limit) for clip in load_evaluation(data)]
     # An option that was not given is not passed on either: the runtime has its own default.
-    chosen = {"timesteps": walked, "steps": steps, "sampler": sampler}
-    options = {**chosen, **({} if mode is None else {"mode": mode})}
+    options = {"timesteps": walked, "steps": steps, "sampler": sampler, **({} if mode is None else {"mode": mode})}
     with telling(), PoseRuntime.load(bundle, backend, precision=precision, threads=threads) as runtime:
         with counting("frames", sum(map(len, clips))) as done:
             scores = [_scored(runtime, clip, [seed, index], options, done) for index, clip in enumerate(clips)]
@@ -89,7 +88,7 @@ def evaluate(
     print_joints(joints)
     blank = rows[0].unposed
     say(f"{rows[0].clips} clips, {rows[0].frames} frames" + (f", {blank} of them without a pose (too few joints seen)" if blank else ""))
-    plan = step_plan(manifest, **chosen)
+    plan = step_plan(manifest, walked, steps, sampler)
     used = {
         "bundle": str(bundle),
         "note": note,
