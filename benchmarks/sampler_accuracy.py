@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from diffpose_edge.atomic import atomic_file
+from diffpose_edge.atomic import atomic_file, check_file_place
 from diffpose_edge.calibration.step_search import Denoiser, held_out
 from diffpose_edge.cli.terminal import counting, out
 from diffpose_edge.clips import held_out_path, trained_pair
@@ -55,6 +55,8 @@ def main(
     each: Annotated[int, typer.Option(help="Frames of each of the twelve held-out clips.", min=1)] = 10,
 ) -> None:
     """Measure samplers against every timestep of DDIM."""
+    # Before the work, not after it: a place that cannot be written to.
+    check_file_place(folder / f"{pair}_samplers.json")
     with tempfile.TemporaryDirectory() as temporary:
         result = measure(pair, samples, each, Path(temporary))
     record = {
