@@ -83,7 +83,7 @@ def test_links_and_paths_in_the_texts_exist():
             assert path.exists(), f"{text.name} names {path}"
 
 
-@pytest.mark.parametrize("pair", ["frame", "video"])
+@pytest.mark.parametrize("pair", ["frame", "video", "causal"])
 def test_quoted_accuracies_are_those_of_the_committed_result(pair):
     report = json.loads((ROOT / "benchmarks" / "results" / f"{pair}_evaluation.json").read_text(encoding="utf-8"))
     row = report["rows"][0]
