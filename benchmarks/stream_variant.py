@@ -1,16 +1,19 @@
 """One way of answering a video frame by frame, in a process of its own: what the streaming benchmark measures.
 
-It looks like a runtime to :mod:`diffpose_edge.benchmarks.bench_rounds`, whose rounds and processes it is run in: each "estimate" is the
-next frame of the street clip.
+A :class:`StreamCandidate` takes its turns in :mod:`diffpose_edge.benchmarks.bench_rounds`; each of its estimates is the next frame of
+the street clip.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter_ns
 from types import TracebackType
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,7 +48,7 @@ def hop_of(way: str) -> int:
     raise DiffPoseEdgeError(f"expected a way out of {WINDOW!r}, {CAUSAL!r}, 'hop <H>', {TORCH_WINDOW!r} and {TORCH_CAUSAL!r}; got {way!r}")
 
 
-class StreamVariant:
+class RuntimeStream:
     """The runtime's streams: each ``estimate`` pushes the next frame, whatever it is given."""
 
     def __init__(self, runtime: PoseRuntime, way: str, timesteps: tuple[int, ...]):
@@ -60,7 +63,7 @@ class StreamVariant:
     def describe(self) -> dict[str, Any]:
         return self.runtime.describe()
 
-    def __enter__(self) -> StreamVariant:
+    def __enter__(self) -> RuntimeStream:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, err: BaseException | None, where: TracebackType | None) -> None:
@@ -68,7 +71,7 @@ class StreamVariant:
         self.runtime.close()
 
 
-class TorchVariant:
+class TorchStream:
     """The reference in PyTorch, eager: the window that ends at each frame, or one causal frame over caches.
 
     The start is drawn, and the samples are averaged, by the runtime's own functions.
@@ -140,23 +143,57 @@ class TorchVariant:
     def describe(self) -> dict[str, Any]:
         return {"backend": "torch", "version": self.torch.__version__, "threads": self.torch.get_num_threads()}
 
-    def __enter__(self) -> TorchVariant:
+    def __enter__(self) -> TorchStream:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, err: BaseException | None, where: TracebackType | None) -> None:
         self.causal = None
 
 
-def load_stream(variant: Variant) -> PoseRuntime:
+@dataclass(frozen=True)
+class StreamCandidate(Variant):
+    """A variant whose ``backend`` names a way; a :class:`diffpose_edge.benchmarks.bench_candidate.Candidate`."""
+
+    @contextmanager
+    def load(self) -> Iterator[StreamEstimator]:  # type: ignore[override]
+        """Load it; see :class:`diffpose_edge.benchmarks.bench_candidate.Candidate`."""
+        with load_stream(self) as stream:
+            yield StreamEstimator(stream, self.K)
+
+    def graphs(self) -> dict[str, bytes]:
+        """Return the graphs that it runs, by role: none of PyTorch's ways. Raises BundleError."""
+        if self.backend in (TORCH_WINDOW, TORCH_CAUSAL):
+            return {}
+        return load_bundle(self.bundle).graphs(self.precision, for_cpu=True)
+
+
+class StreamEstimator:
+    """A stream that goes on by a frame whenever it is told to."""
+
+    def __init__(self, stream: RuntimeStream | TorchStream, K: int):
+        shape = stream.bundle.manifest.shape
+        self.N, self.P, self.F = shape.N, shape.P, shape.F
+        self.timesteps = steps_of(stream.bundle, K)
+        self._stream = stream
+
+    def estimate(self) -> NDArray[np.float64]:
+        timings = self._stream.estimate().timings
+        return np.array([*timings.steps, timings.context, timings.aggregate, timings.total])
+
+    def describe(self) -> dict[str, Any]:
+        return self._stream.describe()
+
+
+def load_stream(variant: Variant) -> RuntimeStream | TorchStream:
     """Load a variant whose ``backend`` names a way. PyTorch's are made of the checkpoints that lie beside the bundle."""
     bundle = load_bundle(variant.bundle)
     timesteps = steps_of(bundle, variant.K)
     if variant.backend in (TORCH_WINDOW, TORCH_CAUSAL):
         folder = Path(variant.bundle).parent / "checkpoints" / Path(variant.bundle).name
         pair = folder / "denoiser.safetensors", folder / "context.safetensors"
-        return cast(PoseRuntime, TorchVariant(bundle, pair, variant.backend, timesteps, variant.threads))
+        return TorchStream(bundle, pair, variant.backend, timesteps, variant.threads)
     runtime = PoseRuntime.load(bundle, precision=variant.precision, threads=variant.threads)
-    return cast(PoseRuntime, StreamVariant(runtime, variant.backend, timesteps))
+    return RuntimeStream(runtime, variant.backend, timesteps)
 
 
 def steps_of(bundle: Bundle, K: int) -> tuple[int, ...]:

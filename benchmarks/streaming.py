@@ -25,10 +25,10 @@ import typer
 from rich.progress import Progress, track
 
 from diffpose_edge.atomic import atomic_file
+from diffpose_edge.benchmarks.bench_candidate import Candidate
 from diffpose_edge.benchmarks.bench_rounds import measured
-from diffpose_edge.benchmarks.bench_variant import Variant
 from diffpose_edge.benchmarks.machine import governor, processor, versions
-from diffpose_edge.benchmarks.stream_variant import CAUSAL, TORCH_CAUSAL, TORCH_WINDOW, WINDOW, hop_of, load_stream
+from diffpose_edge.benchmarks.stream_variant import CAUSAL, TORCH_CAUSAL, TORCH_WINDOW, WINDOW, StreamCandidate, hop_of
 from diffpose_edge.bundle import Bundle
 from diffpose_edge.cli.terminal import err, out
 from diffpose_edge.clips import calibration_keypoints, held_out_path, trained_pair
@@ -91,17 +91,17 @@ def accuracy(bundle: Bundle, way: str, precision: str, clips: tuple[EvaluationCl
     }
 
 
-def latencies(variants: list[Variant], rounds: int, warm_up: int) -> Iterator[tuple[Variant, dict[str, float]]]:
+def latencies(variants: list[StreamCandidate], rounds: int, warm_up: int) -> Iterator[tuple[Candidate, dict[str, float]]]:
     """Measure variants by turns; yields milliseconds per frame: mean, median, 95 %, highest, and the encoder's mean."""
     with Progress(console=err) as bar:
         task = bar.add_task("rounds", total=rounds + warm_up)
-        found, refused = measured(variants, rounds, warm_up=warm_up, load=load_stream, progress=lambda done: bar.update(task, advance=done))
+        found, refused = measured(variants, rounds, warm_up=warm_up, progress=lambda done: bar.update(task, advance=done))
     for one in refused:
-        err.print(f"{one.variant} does not run here: {one.reason}")
+        err.print(f"{one.candidate} does not run here: {one.reason}")
     for each in found:
         frame, encoder = each.stages["frame"], each.stages["encoder"]
         yield (
-            each.variant,
+            each.candidate,
             {
                 "mean_ms": float(frame.mean()),
                 "p50_ms": float(np.median(frame)),
@@ -149,7 +149,7 @@ def shipped_rows(folder: Path, limit: int | None, rounds: int, threads: int) -> 
 
 def with_latencies(rows: list[Row], folder: Path, pairs: tuple[str, ...], rounds: int, warm_up: int, threads: int) -> list[Row]:
     """Add latencies to the rows in FP32, and a row for each way of PyTorch, whose poses are those of the row of the same graph."""
-    variants = [Variant(str(folder / pair), way, "fp32", K, threads) for pair in pairs for way in ways_of(pair, torch=True)]
+    variants = [StreamCandidate(str(folder / pair), way, "fp32", K, threads) for pair in pairs for way in ways_of(pair, torch=True)]
     same_poses = {TORCH_WINDOW: WINDOW, TORCH_CAUSAL: CAUSAL}
     known = {(row.pair, row.way, row.precision): row for row in rows}
     for variant, latency in latencies(variants, rounds, warm_up):
