@@ -128,11 +128,11 @@ def bundle_of(pair: str, checkpoints: tuple[Path, Path], folder: Path, *, calibr
     return bundle
 
 
-def ways_of(pair: str, *, torch: bool) -> list[str]:
+def ways_of(pair: str, *, torch: bool, hops: tuple[int, ...] = HOPS) -> list[str]:
     """Return the ways to stream a pair, the runtime's first."""
     if pair.startswith("causal"):
         return [CAUSAL, *([TORCH_CAUSAL] if torch else [])]
-    return [WINDOW, *(f"hop {hop}" for hop in HOPS), *([TORCH_WINDOW] if torch else [])]
+    return [WINDOW, *(f"hop {hop}" for hop in hops), *([TORCH_WINDOW] if torch else [])]
 
 
 def shipped_rows(folder: Path, limit: int | None, rounds: int, threads: int) -> list[Row]:
@@ -147,9 +147,12 @@ def shipped_rows(folder: Path, limit: int | None, rounds: int, threads: int) -> 
     return with_latencies(rows, folder, ("video", "causal"), rounds, max(HOPS), threads)
 
 
-def with_latencies(rows: list[Row], folder: Path, pairs: tuple[str, ...], rounds: int, warm_up: int, threads: int) -> list[Row]:
+def with_latencies(
+    rows: list[Row], folder: Path, pairs: tuple[str, ...], rounds: int, warm_up: int, threads: int, hops: tuple[int, ...] = HOPS
+) -> list[Row]:
     """Add latencies to the rows in FP32, and a row for each way of PyTorch, whose poses are those of the row of the same graph."""
-    variants = [StreamCandidate(str(folder / pair), way, "fp32", K, threads) for pair in pairs for way in ways_of(pair, torch=True)]
+    ways = [(pair, way) for pair in pairs for way in ways_of(pair, torch=True, hops=hops)]
+    variants = [StreamCandidate(str(folder / pair), way, "fp32", K, threads) for pair, way in ways]
     same_poses = {TORCH_WINDOW: WINDOW, TORCH_CAUSAL: CAUSAL}
     known = {(row.pair, row.way, row.precision): row for row in rows}
     for variant, latency in latencies(variants, rounds, warm_up):
@@ -160,7 +163,7 @@ def with_latencies(rows: list[Row], folder: Path, pairs: tuple[str, ...], rounds
 
 
 def full_size_rows(folder: Path, threads: int) -> list[Row]:
-    """Measure latencies at the released size of MixSTE, on random weights."""
+    """Measure latencies at the released size of MixSTE, on random weights; no hops, whose means would need many rounds of seconds."""
     from diffpose_edge.reference.random_weights import write_random_conditioned_pair
 
     pairs = ("video at full size", "causal at full size")
@@ -169,7 +172,7 @@ def full_size_rows(folder: Path, threads: int) -> list[Row]:
             folder / f"{pair} made", frames=243, hidden=96, layers=5, encoder=(512, 8, 8), causal=pair.startswith("causal")
         )
         bundle_of(pair, checkpoints, folder, calibrate=False)
-    return with_latencies([], folder, pairs, FULL_SIZE_ROUNDS, 2, threads)
+    return with_latencies([], folder, pairs, FULL_SIZE_ROUNDS, 2, threads, hops=())
 
 
 def plot(rows: list[Row], path: Path, caption: str) -> None:
@@ -201,6 +204,9 @@ def plot(rows: list[Row], path: Path, caption: str) -> None:
             for x, y, row in zip(mean, error, own, strict=True):
                 axes.annotate(row.way.removeprefix("PyTorch, "), (x, y), textcoords="offset points", xytext=(6, 5), fontsize=8)
     axes.set_xscale("log")
+    for axis_formatter in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+        axis_formatter("{x:g}")
+    axes.margins(x=0.12, y=0.1)
     axes.set_xlabel("milliseconds per frame: mean, and up to the 95th percentile")
     axes.set_ylabel("MPJPE on the held-out clips, mm")
     axes.grid(alpha=0.3)

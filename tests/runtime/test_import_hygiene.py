@@ -44,6 +44,9 @@ with PoseRuntime.load(sys.argv[1], threads=1) as runtime:
         keypoints = np.random.default_rng(0).uniform(-1, 1, (3, *window))
         estimate = runtime.estimate(keypoints, seed=0, timesteps=(6, 0), mode=mode, trace=True)
         assert np.isfinite(estimate.joints).all()
+    if shape.F > 1 or runtime.bundle.manifest.causal is not None:
+        with runtime.stream(seed=0) as stream:
+            assert np.isfinite(stream.push(np.random.default_rng(0).uniform(-1, 1, (17, 2))).joints).all()
 print(json.dumps(sorted(sys.modules)))
 """
 
@@ -66,7 +69,7 @@ def test_importing_the_runtime_loads_neither_tools_nor_a_backend() -> None:
 
 def test_importing_the_shared_vocabulary_needs_numpy_alone() -> None:
     names = (
-        "atomic", "bones", "bundle", "clips", "comparison", "distribution", "evaluation", "heatmaps", "keypoints", "layouts",
+        "atomic", "bones", "bundle", "causal_io", "clips", "comparison", "distribution", "evaluation", "heatmaps", "keypoints", "layouts",
         "manifest", "metrics", "mixtures", "person", "schedule", "scoring", "skeleton", "tolerances", "uncertainty",
     )  # fmt: skip
     code = f"import sys, json; [__import__('diffpose_edge.' + name) for name in {names}]; print(json.dumps(sorted(sys.modules)))"
@@ -86,6 +89,10 @@ def test_loading_and_running_a_video_bundle_loads_no_tools(golden_video_bundle: 
 
 def test_the_distribution_mode_loads_no_tools(conditioned_bundle: Path) -> None:
     assert _unwanted(json.loads(_python(RUN_A_BUNDLE, str(conditioned_bundle)))) == []
+
+
+def test_a_causal_encoder_loads_no_tools(causal_bundle: Path) -> None:
+    assert _unwanted(json.loads(_python(RUN_A_BUNDLE, str(causal_bundle)))) == []
 
 
 NO_PYTORCH = """
