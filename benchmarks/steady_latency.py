@@ -100,7 +100,8 @@ def main(
     if path is not None:
         check_file_place(path)
     with tempfile.TemporaryDirectory() as temporary:
-        folder, ways = Path(temporary), {}
+        folder = Path(temporary)
+        ways: dict[str, Way] = {}
         pair = write_random_pair(folder / "checkpoints")
         for N in samples or [4, 20]:
             for size in (N, N // cores):
