@@ -162,7 +162,7 @@ class Manifest:
         for name, entry in self.files.items():
             if entry.role == role and entry.precision == precision:
                 return name
-        have = sorted({f"{e.role} {e.precision}" for e in self.files.values()})
+        have = sorted({f"{e.role} {e.precision}" for e in self.files.values() if not e.precision.endswith(FOR_CPU)})
         remedy = "" if precision == "fp32" else ". Graphs in fp16 and int8 are made by: diffpose-edge calibrate"
         raise BundleError(f"the bundle has no {role} graph in {precision}; it has: {', '.join(have) or 'nothing'}{remedy}")
 

@@ -191,7 +191,7 @@ def prove_engines(bundle: Bundle, precision: str, flavour: str, *, device: int =
     EngineError when the engines do not run here, or give anything that is not finite.
     """
     clip, graph = proof_frames(bundle), graph_precision(precision, flavour, tensorrt_module(flavour).__version__)
-    with PoseRuntime.load(bundle, precision=graph) as runtime:
+    with PoseRuntime.load(bundle, precision=graph, portable=True) as runtime:
         expected = _joined(runtime, clip)
     with PoseRuntime(bundle, tensorrt_backend(bundle, precision, flavour=flavour, device=device)) as runtime:
         found = _joined(runtime, clip)

@@ -54,7 +54,7 @@ def test_a_trials_walk_is_the_runtimes(kind: str, request: pytest.FixtureRequest
     for sampler in ("ddim", "ab2"):
         plan = step_plan(bundle.manifest, steps=3, sampler=sampler)
         rng = np.random.default_rng([3, 0])
-        with PoseRuntime.load(bundle, threads=1) as runtime:
+        with PoseRuntime.load(bundle, threads=1, portable=True) as runtime:
             estimates = list(runtime.estimate_clip(clip, rng, timesteps=plan.timesteps, sampler=sampler))
         expected = np.concatenate([e.samples for e in estimates])
         assert posed.tolist() == np.isfinite(expected).all(axis=(1, 2, 3)).tolist() == [True, True, False, True, True, True, True]

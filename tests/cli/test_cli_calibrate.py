@@ -151,4 +151,4 @@ def test_a_bundle_that_cannot_be_written_stays_as_it_is(
 
     monkeypatch.setattr("diffpose_edge.bundle.atomic_directory", full)
     assert "no space left" in mistake("calibrate", bundle, "--calibration", calibrated_bundle / "calibration.json")
-    assert set(load_bundle(bundle).manifest.files) == {"context.fp32.onnx", "step.fp32.onnx"}
+    assert {entry.precision for entry in load_bundle(bundle).manifest.files.values()} == {"fp32", "fp32-cpu"}

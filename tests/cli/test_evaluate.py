@@ -117,7 +117,8 @@ def test_without_a_mode_none_is_passed_on(
     monkeypatch.setattr(PoseRuntime, "estimate_clip", spy)
     cli(golden_bundle, "--data", data)
     cli(golden_bundle, "--data", data, "--mode", "noised")
-    assert given == [{"timesteps": None}] * 2 + [{"timesteps": None, "mode": "noised"}] * 2
+    steps = {"timesteps": None, "steps": None, "sampler": None}
+    assert given == [steps] * 2 + [{**steps, "mode": "noised"}] * 2
 
 
 def test_a_video_bundle_is_evaluated_window_by_window(cli: Run, golden_video_bundle: Path, tmp_path: Path) -> None:

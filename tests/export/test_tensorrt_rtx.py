@@ -31,7 +31,7 @@ pytestmark = [
 ]
 
 # A bundle may hold graphs in the INT8 form of TensorRT 8, which newer ones need not take.
-NOT_FOR_RTX = ("int8-trt8",)
+NOT_FOR_RTX = ("int8-trt8", "fp32-cpu")
 # Below this many numbers to a head the compiler leaves an attention in pieces.
 FUSED_HEAD = 16
 

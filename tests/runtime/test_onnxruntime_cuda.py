@@ -195,7 +195,7 @@ def test_what_an_estimate_holds_stays_when_the_buffers_are_used_again(conditione
 
 def test_no_more_schedules_are_kept_than_are_used_by_turns(conditioned_bundle: Path) -> None:
     runtime, backend = on_cpu(conditioned_bundle)
-    with runtime, PoseRuntime.load(conditioned_bundle) as cpu:
+    with runtime, PoseRuntime.load(conditioned_bundle, portable=True) as cpu:
         people = people_of(runtime, 1)
         for first in range(2 * KEPT_SCHEDULES):
             steps = (49 - first, 3)

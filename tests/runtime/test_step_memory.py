@@ -99,7 +99,7 @@ def test_nothing_that_is_not_finite_outlives_its_frame(make: Making, kind: str, 
 def test_poses_of_a_sampler_with_memory_are_the_cpus_to_the_bit(kind: str, mode: str, request: pytest.FixtureRequest) -> None:
     path: Path = request.getfixturevalue(kind)
     device, (cuda, _) = on_device(path), _cuda_on_cpu(path)
-    with PoseRuntime.load(path, threads=1) as cpu, device.runtime as other, cuda:
+    with PoseRuntime.load(path, threads=1, portable=True) as cpu, device.runtime as other, cuda:
         for seed in (0, 1, 2):
             people, options = people_of(cpu, 3, seed), {"timesteps": STEPS, "sampler": "ab2", "mode": mode, "trace": seed == 1}
             expected = cpu.estimate(*people, seed, **options)
