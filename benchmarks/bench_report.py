@@ -112,9 +112,17 @@ def machine() -> dict[str, Any]:
 
 
 def save_report(report: dict[str, Any], path: Path) -> None:
-    """Write a report, whole or not at all. Raises OutputError."""
+    """Write a report, whole or not at all: a line for each field, and one for each row of a list. Raises OutputError."""
+    fields = (f"{json.dumps(name)}: {_lines(value)}" for name, value in report.items())
     with atomic_file(path) as temporary:
-        temporary.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        temporary.write_text("{\n" + ",\n".join(fields) + "\n}\n", encoding="utf-8")
+
+
+def _lines(value: Any) -> str:
+    # Every number of a hundred thousand samples on a line of its own is nothing to read or to compare by lines.
+    if not isinstance(value, list) or not value:
+        return json.dumps(value, allow_nan=False)
+    return "[\n" + ",\n".join(json.dumps(each, allow_nan=False) for each in value) + "\n]"
 
 
 def load_report(path: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from diffpose_edge.benchmarks.bench_candidate import Estimator
 from diffpose_edge.bundle import load_bundle
 from diffpose_edge.clips import street_walk
 from diffpose_edge.manifest import Manifest
@@ -41,7 +42,7 @@ class Variant:
         return PoseRuntime.load(load_bundle(self.bundle), self.backend, precision=self.precision, timed=timed, **options)
 
     @contextmanager
-    def load(self) -> Iterator[RuntimeEstimator]:
+    def load(self) -> Iterator[Estimator]:
         """Load it; see :class:`diffpose_edge.benchmarks.bench_candidate.Candidate`."""
         with self.runtime() as runtime:
             yield RuntimeEstimator(runtime, self.K)

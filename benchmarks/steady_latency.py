@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from diffpose_edge.atomic import check_file_place
+from diffpose_edge.benchmarks.bench_candidate import Estimator
 from diffpose_edge.benchmarks.bench_report import save_report
 from diffpose_edge.benchmarks.bench_run import bench_run
 from diffpose_edge.benchmarks.bench_variant import RuntimeEstimator, Variant
@@ -45,7 +46,7 @@ class Way(Variant):
     sessions: int = 1
 
     @contextmanager
-    def load(self) -> Iterator[RuntimeEstimator]:
+    def load(self) -> Iterator[Estimator]:
         """Load it; see :class:`diffpose_edge.benchmarks.bench_candidate.Candidate`."""
         if self.pinned:
             os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: (self.threads or 1) * self.sessions])

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from diffpose_edge.benchmarks.bench_candidate import Estimator
 from diffpose_edge.benchmarks.bench_variant import Variant
 from diffpose_edge.bundle import Bundle, load_bundle
 from diffpose_edge.clips import street_walk
@@ -155,7 +156,7 @@ class StreamCandidate(Variant):
     """A variant whose ``backend`` names a way; a :class:`diffpose_edge.benchmarks.bench_candidate.Candidate`."""
 
     @contextmanager
-    def load(self) -> Iterator[StreamEstimator]:  # type: ignore[override]
+    def load(self) -> Iterator[Estimator]:
         """Load it; see :class:`diffpose_edge.benchmarks.bench_candidate.Candidate`."""
         with load_stream(self) as stream:
             yield StreamEstimator(stream, self.K)

@@ -259,7 +259,7 @@ def _layer_budget(graph: onnx.ModelProto) -> float:
 def proved_graphs(model: DiffPose, shape: BatchShape, seed: int = 0) -> dict[tuple[str, str], ProvedGraph]:
     """Trace both graphs, make those for the CPU of them, and hold each against PyTorch in ONNX Runtime; by role and precision.
 
-    A video encoder has none for the CPU: its matmuls are large, and the passes would change nothing.
+    A video encoder, causal or not, has none for the CPU: the passes are for networks of graph convolutions.
 
     Raises VerificationError, naming the first layer that is off, when a graph does not reproduce PyTorch.
     """
