@@ -27,6 +27,7 @@ import onnx
 from onnx import TensorProto, helper, inliner
 
 from diffpose_edge.errors import DiffPoseEdgeError
+from diffpose_edge.manifest import SAMPLES
 
 _VIEWS = "DequantizeLinear Dropout Flatten Identity Reshape Squeeze Unsqueeze"
 _MOVES = "Cast Concat Expand Gather GatherElements GatherND Pad ScatterND Slice Split Tile Transpose Trilu"
@@ -113,13 +114,14 @@ class GraphCost:
 def graph_cost(model: onnx.ModelProto) -> GraphCost:
     """Count what one run of ``model`` computes and moves.
 
-    Every shape must follow from the graph (ONNX's shape inference, or what the file itself says about a value). Raises
+    Every shape must follow from the graph (ONNX's shape inference, or what the file itself says about a value). A step that takes
+    any number of samples is counted for the number that it was laid out for. Raises
     DiffPoseEdgeError naming the value whose shape is not known, or the operator whose cost is not.
     """
     if model.functions:
         model = inliner.inline_local_functions(model)
     try:
-        graph = _Values(onnx.shape_inference.infer_shapes(model, data_prop=True).graph)
+        graph = _Values(_with_shapes(_with_samples(model)).graph)
     except onnx.shape_inference.InferenceError as err:
         raise DiffPoseEdgeError(f"no shapes could be inferred: expected a graph that onnx.checker accepts, but: {err}") from None
     work: list[NodeWork] = []
@@ -160,6 +162,37 @@ def graph_cost(model: onnx.ModelProto) -> GraphCost:
     )
 
 
+def _with_samples(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a model with as many samples as it says that it was laid out for, if it takes any number of them."""
+    said = {entry.key: entry.value for entry in model.metadata_props}.get(SAMPLES)
+    if said is None:
+        return model
+    sized = onnx.ModelProto()
+    sized.CopyFrom(model)
+    for value in (*sized.graph.input, *sized.graph.output):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param == SAMPLES:
+                dim.dim_value = int(said)
+    return sized
+
+
+def _with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a model with the shapes that follow, behind ONNX Runtime's own Attention too, which ONNX's inference does not know."""
+    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    attentions = [node for node in model.graph.node if node.op_type == "Attention" and node.domain == "com.microsoft"]
+    for node in attentions:
+        graph = _Values(inferred.graph)
+        shape, weight = (graph.types.get(name, (0, None))[1] for name in node.input[:2])
+        if node.output[0] in graph.sized() or shape is None or weight is None:
+            continue
+        told = [value for value in inferred.graph.value_info if value.name != node.output[0]]
+        del inferred.graph.value_info[:]
+        given = helper.make_tensor_value_info(node.output[0], TensorProto.FLOAT, [*shape[:-1], weight[-1] // 3])
+        inferred.graph.value_info.extend([*told, given])
+        inferred = onnx.shape_inference.infer_shapes(inferred, data_prop=True)
+    return inferred
+
+
 class _Values:
     """The values of a graph: shape, type, whether a constant, and what they are views of."""
 
@@ -177,6 +210,10 @@ class _Values:
         # Of a view, the value that it shows; of what a DequantizeLinear gives, the type that it keeps.
         self.shown: dict[str, str] = {}
         self.narrow: dict[str, int] = {}
+
+    def sized(self) -> set[str]:
+        """Return the names of the values whose shape is known."""
+        return {name for name, (_, shape) in self.types.items() if shape is not None}
 
     def shape(self, name: str) -> tuple[int, ...]:
         shape = self.types.get(name, (0, None))[1]

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from diffpose_edge.bundle import Bundle
 from diffpose_edge.export.onnx_models import with_taps_as_outputs
 from diffpose_edge.manifest import GRAPHS
-from diffpose_edge.runtime.backend import ScheduleKey, schedule_key
 from diffpose_edge.runtime.frame_caches import FrameCaches
+from diffpose_edge.runtime.loop import reverse_process
 from diffpose_edge.runtime.onnxruntime_backend import OnnxRuntimeBackend
 
 Array = NDArray[Any]
@@ -31,11 +31,11 @@ class RecordingBackend(OnnxRuntimeBackend):
         import onnx
 
         graphs = {role: bundle.read(role) for role in GRAPHS}
-        super().__init__(bundle.manifest, graphs, threads)
-        self._observer = observer
+        super().__init__(bundle.manifest, graphs, threads, side_by_side=False)
+        self.bundle, self._observer = bundle, observer
         self._seen = next(iter(bundle.manifest.context_io[0]))
         self._watched = {role: list(watched.get(role, ())) for role in GRAPHS}
-        self._began: ScheduleKey = (), b""
+        self._began: tuple[tuple[int, ...], Array] = (), np.empty((0, 3), np.float32)
         options = ort.SessionOptions()
         options.log_severity_level = 3
         if threads is not None:
@@ -49,7 +49,7 @@ class RecordingBackend(OnnxRuntimeBackend):
 
     def encode(self) -> None:
         super().encode()
-        if self._nothing is None:
+        if self.bundle.manifest.causal is None:
             self._tell("context", None, {self._seen: self.observation})
 
     def encode_after(self, caches: FrameCaches) -> None:
@@ -58,15 +58,23 @@ class RecordingBackend(OnnxRuntimeBackend):
 
     def begin(self, timesteps: tuple[int, ...], coefficients: Array) -> None:
         super().begin(timesteps, coefficients)
-        self._began = schedule_key(timesteps, coefficients)
+        self._began = timesteps, coefficients
+
+    def walk(self, step_ns: NDArray[np.float64], trajectory: Array | None) -> Array:
+        return reverse_process(self, len(self._began[0]), step_ns, trajectory)
+
+    def state(self, k: int) -> Array:
+        """Return the state after k steps."""
+        return self.steps.state(k)
 
     def step(self, k: int) -> None:
-        timestep, coefficients = (rows[k] for rows in self._rows[self._began])
-        inputs = {"x": self.state(k), "timestep": timestep, "coefficients": coefficients, "previous": self.previous(k)}
+        """Run step k, and tell."""
+        timestep, coefficients = (rows[k] for rows in self.steps.scalars(*self._began))
+        inputs = {"x": self.state(k), "timestep": timestep, "coefficients": coefficients, "previous": self.steps.previous(k)}
         told = {"feature": self.feature, "start": self.start}
         inputs |= {name: array for name, array in told.items() if array is not None}
         self._tell("step", self._began[0][k], inputs)
-        super().step(k)
+        self.steps.step(k)
 
     def close(self) -> None:
         super().close()

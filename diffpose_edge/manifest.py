@@ -41,6 +41,9 @@ KINDS = ("released", "distribution")
 PREDICTIONS = ("eps", "v")
 # A graph in the operators and layout that are fastest on the CPU has this after its precision: "fp32-cpu".
 FOR_CPU = "-cpu"
+# The name of the first dimension of x, start, previous, x_next and eps in a step that takes any number of samples, and the key in
+# the graph's metadata under which it says how many it was laid out for.
+SAMPLES = "samples"
 Shapes = dict[str, tuple[int, ...]]
 
 

@@ -11,8 +11,10 @@ import onnx_ir as ir
 
 from diffpose_edge.export.cpu_fusions import fuse_attention, fuse_biases, fuse_layer_norms
 from diffpose_edge.export.eigenbasis import chebyshev_in_eigenbasis
+from diffpose_edge.export.free_samples import free_samples
 from diffpose_edge.export.onnx_models import check_model
 from diffpose_edge.export.row_form import to_row_form
+from diffpose_edge.manifest import SAMPLES
 
 # From this many samples in a batch the eigenbasis pays: its matmuls, one for each joint, are as high as there are samples. Measured
 # at 5, 20 and 60 samples on a busy AVX-512 machine, it took 1.4, 1.0 and 0.94 times as long as the other form.
@@ -21,13 +23,14 @@ EIGENBASIS_FROM = 32
 ROWS = "rows"
 
 
-def cpu_graph(portable: onnx.ModelProto, samples: int, *, fused_norms: bool = True) -> onnx.ModelProto:
+def cpu_graph(portable: onnx.ModelProto, samples: int, *, fused_norms: bool = True, free: bool = False) -> onnx.ModelProto:
     """Return the graph for the CPU of a frame encoder or a denoiser step that has features of ``samples`` samples (B, 17, C).
 
     LayerNorms and attention become one operator each, features matrices, biases part of their matmul; from EIGENBASIS_FROM samples on,
     joints come first and Chebyshev convolutions are made in the Laplacian's eigenbasis. Layers' outputs keep their names and become
     matrices, whose order is in the model's metadata under ROWS (:func:`rows_of`). Without ``fused_norms`` the LayerNorms stay as they
-    are: exact where deviations are so small that the place of the epsilon shows.
+    are: exact where deviations are so small that the place of the epsilon shows. ``free``: a step that takes any number of samples, though
+    it is laid out for ``samples``.
     """
     model = ir.from_proto(onnx.shape_inference.infer_shapes(portable, data_prop=True))
     order = "joints" if samples >= EIGENBASIS_FROM else "samples"
@@ -38,9 +41,11 @@ def cpu_graph(portable: onnx.ModelProto, samples: int, *, fused_norms: bool = Tr
         chebyshev_in_eigenbasis(model)
     to_row_form(model, order)
     fuse_biases(model)
+    if free:
+        free_samples(model)
     model.metadata_props[ROWS] = order
     proto = ir.to_proto(model)
-    check_model(proto)
+    check_model(proto, free=SAMPLES if free else None)
     return proto
 
 

@@ -9,13 +9,18 @@ import onnx
 from diffpose_edge.errors import ExportError
 
 
-def check_model(model: onnx.ModelProto) -> None:
-    """Run onnx.checker with full shape inference, and require static shapes and no float64 or int64 at the border."""
+def check_model(model: onnx.ModelProto, free: str | None = None) -> None:
+    """Run onnx.checker with full shape inference, and require static shapes and no float64 or int64 at the border.
+
+    Where a dimension named ``free`` is allowed at the border, shapes inside may be unknown.
+    """
     onnx.checker.check_model(model, full_check=True)
     inferred = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
-    for value in (*inferred.graph.input, *inferred.graph.output, *inferred.graph.value_info):
+    border = (*inferred.graph.input, *inferred.graph.output)
+    for value in (*border, *inferred.graph.value_info):
         tensor = value.type.tensor_type
-        if any(not dim.HasField("dim_value") for dim in tensor.shape.dim):
+        dynamic = [dim.dim_param for dim in tensor.shape.dim if not dim.HasField("dim_value")]
+        if dynamic and (free is None or (value in border and dynamic != [free])):
             raise ExportError(f"value {value.name} has a dynamic shape; every shape must be fixed at export")
         if tensor.elem_type == onnx.TensorProto.DOUBLE:
             raise ExportError(f"value {value.name} is float64; a constant was not rounded to float32")

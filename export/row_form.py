@@ -109,7 +109,8 @@ class _RowForm:
         elif self._reshapes_one_sample(node):
             self._stand_for(node.outputs[0], self._reshaped(node, self.rows[operand(node, 0)], shape_of(node.outputs[0])[1:]))
         elif self._brings_joints_first(node):
-            node.outputs[0].replace_all_uses_with(self._reshaped(node, self.rows[operand(node, 0)], shape_of(node.outputs[0])))
+            whole = self._reshaped(node, self.rows[operand(node, 0)], shape_of(node.outputs[0]), inferred=1)
+            node.outputs[0].replace_all_uses_with(whole)
         else:
             for index, value in enumerate(node.inputs):
                 if value in self.rows:
@@ -173,7 +174,8 @@ class _RowForm:
         (B, joints, C), (mixed, _) = shape_of(value), shape_of(matrix)
         if mixed != joints and B > 1:
             raise ExportError(f"{node.name} stacks {mixed} rows of joints for {B} samples: that has no order with joints first")
-        out = self._emit(node, "MatMul", [matrix, self._reshaped(node, self._rows_of(node, value), (joints, B * C))], (mixed, B * C))
+        wide = self._reshaped(node, self._rows_of(node, value), (joints, B * C), inferred=1)
+        out = self._emit(node, "MatMul", [matrix, wide], (mixed, B * C))
         self._stand_for(node.outputs[0], out if B == 1 else self._reshaped(node, out, (mixed * B, C)))
 
     def _rows_of(self, node: ir.Node, value: ir.Value) -> ir.Value:
@@ -191,7 +193,7 @@ class _RowForm:
         if value not in self.whole:
             B, joints, C = shape_of(value)
             if self.joints_first and B > 1:
-                shaped = self._reshaped(before, self.rows[value], (joints, B, C))
+                shaped = self._reshaped(before, self.rows[value], (joints, B, C), inferred=1)
                 self.whole[value] = self._emit(before, "Transpose", [shaped], (B, joints, C), (ir.AttrInt64s("perm", SWAP),))
             else:
                 self.whole[value] = self._reshaped(before, self.rows[value], (B, joints, C))
@@ -202,15 +204,17 @@ class _RowForm:
         rows.name, value.name = value.name, None
         self.rows[value] = rows
 
-    def _reshaped(self, before: ir.Node | None, value: ir.Value, dims: tuple[int, ...]) -> ir.Value:
-        if dims not in self.shapes:
-            name = f"shape.{'x'.join(map(str, dims))}"
-            constant = ir.tensor(np.array(dims, np.int64), name=name)
-            self.shapes[dims] = ir.Value(
-                name=name, shape=ir.Shape((len(dims),)), type=ir.TensorType(ir.DataType.INT64), const_value=constant
+    def _reshaped(self, before: ir.Node | None, value: ir.Value, dims: tuple[int, ...], inferred: int | None = None) -> ir.Value:
+        """Emit a Reshape to ``dims``; the one ``inferred``, which depends on the number of samples, is left to ONNX Runtime."""
+        said = tuple(-1 if index == inferred else size for index, size in enumerate(dims))
+        if said not in self.shapes:
+            name = f"shape.{'x'.join('any' if size == -1 else str(size) for size in said)}"
+            constant = ir.tensor(np.array(said, np.int64), name=name)
+            self.shapes[said] = ir.Value(
+                name=name, shape=ir.Shape((len(said),)), type=ir.TensorType(ir.DataType.INT64), const_value=constant
             )
-            self.graph.register_initializer(self.shapes[dims])
-        return self._emit(before, "Reshape", [value, self.shapes[dims]], dims)
+            self.graph.register_initializer(self.shapes[said])
+        return self._emit(before, "Reshape", [value, self.shapes[said]], dims)
 
     def _emit(
         self, before: ir.Node | None, op_type: str, inputs: Sequence[ir.Value], dims: tuple[int, ...], attributes: Sequence[ir.Attr] = ()

@@ -10,6 +10,7 @@ from diffpose_edge.manifest import GRAPHS
 from diffpose_edge.runtime.backend import KEPT_SCHEDULES
 from diffpose_edge.runtime.loop import reverse_process
 from diffpose_edge.runtime.onnxruntime_backend import OnnxRuntimeBackend
+from diffpose_edge.runtime.onnxruntime_steps import OnnxRuntimeSteps
 from diffpose_edge.runtime.plan import plan_of
 
 
@@ -17,7 +18,7 @@ from diffpose_edge.runtime.plan import plan_of
 def backend(golden_bundle):
     bundle = load_bundle(golden_bundle)
     loaded = OnnxRuntimeBackend(bundle.manifest, {role: bundle.read(role) for role in GRAPHS}, threads=1)
-    yield loaded
+    yield loaded.steps
     loaded.close()
     loaded.close()  # twice is safe
 
@@ -81,8 +82,8 @@ def test_the_loop_allocates_nothing_that_depends_on_its_length(backend, golden_b
 
 def test_a_schedule_is_prepared_once_and_forgotten_only_after_others(backend, golden_bundle, monkeypatch):
     made = []
-    original = OnnxRuntimeBackend._bindings
-    monkeypatch.setattr(OnnxRuntimeBackend, "_bindings", lambda self, t, c: (made.append(t), original(self, t, c))[1])
+    original = OnnxRuntimeSteps._bindings
+    monkeypatch.setattr(OnnxRuntimeSteps, "_bindings", lambda self, t, c: (made.append(t), original(self, t, c))[1])
     for timesteps in ((12, 0), (6, 0), (12, 0)):
         begin(backend, golden_bundle, timesteps)
     assert made == [(12, 0), (6, 0)]

@@ -16,7 +16,7 @@ from diffpose_edge.comparison import compare_poses, compare_relative
 from diffpose_edge.errors import BundleError, DiffPoseEdgeError, KeypointError, RuntimeClosed, TimestepError
 from diffpose_edge.keypoints import Keypoints
 from diffpose_edge.runtime import PoseEstimate, PoseRuntime
-from diffpose_edge.runtime.onnxruntime_backend import KEPT_SCHEDULES
+from diffpose_edge.runtime.backend import KEPT_SCHEDULES
 from diffpose_edge.runtime.start import LEAST_OBSERVED
 from diffpose_edge.skeleton import ROOT, J
 from diffpose_edge.tolerances import FP32_STATE_REL, pose_budget_mm

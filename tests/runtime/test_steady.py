@@ -34,10 +34,10 @@ def test_both_graphs_have_run_when_loading_is_over(kind: str, request: pytest.Fi
     backend = Counting(bundle.manifest, bundle.graphs(for_cpu=True), threads=1)
     assert sorted(ran) == ["context", "step"]
     # On zeros: a state of zeros is left, and no schedule that nobody asked for.
-    assert not backend.state(0).any()
-    assert not backend.state(1).any()
-    assert not backend._schedules
-    assert not backend._rows
+    assert not backend.steps.state(0).any()
+    assert not backend.steps.state(1).any()
+    assert not backend.steps._schedules
+    assert not backend.steps._rows
     backend.close()
 
 

@@ -1,0 +1,99 @@
+"""The reverse process with the samples dealt out to the cores: each walks all K steps of its part, without waiting for the others.
+
+Samples do not meet before their mean is taken. Cores that share every matmul meet after each of a step's hundred operators, which at
+these sizes costs more than it wins (docs/bench.md has figures).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from time import perf_counter_ns
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffpose_edge.runtime.backend import Array
+from diffpose_edge.runtime.onnxruntime_steps import OnnxRuntimeSteps
+
+
+def dealt_samples(N: int, parts: int) -> list[int]:
+    """Return how many of N samples each of at most ``parts`` parts gets: as equal as can be, none empty."""
+    parts = min(N, parts)
+    return [N // parts + (part < N % parts) for part in range(parts)]
+
+
+class SamplesSideBySide:
+    """Several :class:`OnnxRuntimeSteps`, each with some samples of every person, and a thread for each; owns them all.
+
+    It has the buffers and methods of one, but for single steps. ``P``: how many people, ``N``: how many samples each.
+    """
+
+    def __init__(self, parts: Sequence[OnnxRuntimeSteps], P: int, N: int):
+        self._parts, self._shape = tuple(parts), (P, N)
+        first, *_ = self._parts
+        self.x = np.zeros((P * N, *first.x.shape[1:]), np.float32)
+        self.feature = None if first.feature is None else np.zeros_like(first.feature)
+        self.start = None if first.start is None else np.zeros((P * N, *first.start.shape[1:]), np.float32)
+        self._final = np.zeros_like(self.x)
+        ends = np.cumsum([len(part.x) // P for part in self._parts])
+        self._samples = [slice(end - len(part.x) // P, end) for part, end in zip(self._parts, ends, strict=True)]
+        self._K = 0
+        # The caller's thread walks the first part.
+        self._pool = ThreadPoolExecutor(len(self._parts) - 1, thread_name_prefix="diffpose-edge-samples")
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    def begin(self, timesteps: tuple[int, ...], coefficients: Array) -> None:
+        """Make a schedule current: K timesteps and their coefficients (K, 3)."""
+        self._K = len(timesteps)
+        for part in self._parts:
+            part.begin(timesteps, coefficients)
+
+    def walk(self, step_ns: NDArray[np.float64], trajectory: Array | None) -> Array:
+        """Walk all steps of all samples; return the final state (P N, 17, 5).
+
+        A step is over when the slowest part has done it: ``step_ns`` (K,) gains what lies between that and the step before.
+        """
+        began = perf_counter_ns()
+        over = np.zeros((len(self._parts), self._K))
+        others = [self._pool.submit(self._walk_part, i, over[i], trajectory) for i in range(1, len(self._parts))]
+        try:
+            self._walk_part(0, over[0], trajectory)
+        finally:
+            wait(others)  # nobody else may write the buffers when this returns, whatever went wrong
+        for other in others:
+            other.result()
+        step_ns += np.diff(over.max(axis=0), prepend=began)
+        return self._final
+
+    def close(self) -> None:
+        """Let go of threads and sessions; calling it again does nothing."""
+        self._pool.shutdown()
+        for part in self._parts:
+            part.close()
+
+    def _walk_part(self, i: int, over: NDArray[np.float64], trajectory: Array | None) -> None:
+        """Walk part i; ``over`` (K,) gets when each of its steps was over."""
+        part = self._parts[i]
+        part.x[...] = self._rows(self.x, i)
+        if part.feature is not None and part.start is not None and self.start is not None:
+            part.feature[...] = self.feature
+            part.start[...] = self._rows(self.start, i)
+        if trajectory is not None:
+            self._put(trajectory[0], i, part.x)
+        for k in range(self._K):
+            part.step(k)
+            over[k] = perf_counter_ns()
+            if trajectory is not None:
+                self._put(trajectory[k + 1], i, part.state(k + 1))
+        self._put(self._final, i, part.state(self._K))
+
+    def _rows(self, whole: Array, i: int) -> Array:
+        """Return the rows of part i's samples."""
+        rows: Array = whole.reshape(*self._shape, *whole.shape[1:])[:, self._samples[i]]
+        return rows.reshape(-1, *whole.shape[1:])
+
+    def _put(self, whole: Array, i: int, rows: Array) -> None:
+        whole.reshape(*self._shape, *whole.shape[1:])[:, self._samples[i]] = rows.reshape(self._shape[0], -1, *whole.shape[1:])
