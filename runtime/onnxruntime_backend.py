@@ -23,12 +23,16 @@ from diffpose_edge.runtime.frame_caches import FrameCaches
 from diffpose_edge.runtime.onnxruntime_steps import OnnxRuntimeSteps
 from diffpose_edge.runtime.samples_side_by_side import SamplesSideBySide, dealt_samples
 
+# From this many poses at once threads that share an operator pay. Measured on two cores, against one thread: one pose 1.4 times as long,
+# 5 poses 1.1 times, 20 poses 0.9 times (docs/bench.md).
+SHARED_FROM = 12
+
 
 class OnnxRuntimeBackend:
     """A bundle's graphs, by role, in ONNX Runtime's CPU provider; see :class:`diffpose_edge.runtime.backend.Backend`.
 
-    ``threads``: how many cores it may use (default: all that the process may run on). ``side_by_side``: whether they deal the samples
-    out (default), where the step graph lets them, or share each operator. ``spinning``: whether ONNX Runtime's idle threads wait busily
+    ``threads``: how many cores it may use (default: all that the process may run on); fewer are used where more would be slower.
+    ``side_by_side``: whether they deal the samples out (default), where the step graph lets them, or share each operator. ``spinning``: whether ONNX Runtime's idle threads wait busily
     for work; it takes the processor from everybody else, and on two busy cores it was slower for us too (docs/bench.md).
 
     Graphs with Q/DQ are computed in float, rounded where the graph says so: ONNX Runtime's own INT8 kernels saturate on
@@ -48,7 +52,9 @@ class OnnxRuntimeBackend:
     ):
         self.shape = manifest.shape
         self._threads, self._spinning = threads or available_cores(), spinning
-        self._context = self._session("context", graphs["context"], self._options(self._threads), manifest.context_io)
+        self._context = self._session(
+            "context", graphs["context"], self._options(self._sharing(self.shape.P * self.shape.F)), manifest.context_io
+        )
         (seen, shape), given = next(iter(manifest.context_io[0].items())), manifest.context_io[1]
         self.observation = np.zeros(shape, np.float32)
         self.xyz = np.zeros(given["xyz"], np.float32)
@@ -126,11 +132,12 @@ class OnnxRuntimeBackend:
     def _steps_of(self, manifest: Manifest, content: bytes, side_by_side: bool) -> OnnxRuntimeSteps | SamplesSideBySide:
         P, N = self.shape.P, self.shape.N
         parts = dealt_samples(N, self._threads if side_by_side else 1)
-        options = self._options(1 if len(parts) > 1 else self._threads)
+        shared = self._options(self._sharing(P * N))
+        options = self._options(1) if len(parts) > 1 else shared
         session = self._session("step", content, options, manifest.step_io)
         if len(parts) > 1 and SAMPLES not in session.get_inputs()[0].shape:
             # Its number of samples is fixed: the threads share its operators.
-            session, parts = self._session("step", content, self._options(self._threads), manifest.step_io), [N]
+            session, parts = self._session("step", content, shared, manifest.step_io), [N]
         if len(parts) == 1:
             return OnnxRuntimeSteps(session, manifest.step_io[0])
         sessions = [session, *(self._session("step", content, options, manifest.step_io) for _ in parts[1:])]
@@ -140,6 +147,10 @@ class OnnxRuntimeBackend:
             for n in parts
         ]
         return SamplesSideBySide([OnnxRuntimeSteps(*each) for each in zip(sessions, taken, strict=True)], P, N)
+
+    def _sharing(self, poses: int) -> int:
+        """Return how many threads share an operator on so many poses."""
+        return self._threads if poses >= SHARED_FROM else 1
 
     def _options(self, threads: int) -> Any:
         options = ort.SessionOptions()

@@ -74,9 +74,9 @@ class PoseRuntime:
         "auto": TensorRT where engines fit this machine, else ONNX Runtime, and the log says why
         (level INFO; WARNING where an engine that should fit is refused).
         ``precision``: "fp32", "fp16" or "int8", as far as the bundle has it (``diffpose-edge calibrate`` makes the graphs);
-        states and results are float32 in all of them. ``threads`` is the number of threads within an operator on the CPU
-        (default: ONNX Runtime's, one for each core). On the CPU the graphs made for it are run, where the bundle has them; with
-        ``portable`` those that TensorRT gets. On a GPU: ``flavour`` "tensorrt" or "rtx" and ``provider`` of CUDA
+        states and results are float32 in all of them. ``threads`` is how many cores may be used on the CPU (default: all): the samples
+        are dealt out to them. On the CPU the graphs made for it are run, where the bundle has them; with ``portable`` those that
+        TensorRT gets, whose operators the cores share. On a GPU: ``flavour`` "tensorrt" or "rtx" and ``provider`` of CUDA
         "cuda-bindings" or "pycuda" (default: the first that is installed), the number of the ``device``, and ``timed`` to have
         encoder and steps timed on the device, which costs a little.
 

@@ -24,7 +24,7 @@ Backends = Annotated[list[str] | None, typer.Option("--backend", help="May be gi
 Precisions = Annotated[list[str] | None, typer.Option("--precision", help="May be given more than once (default: fp32).")]
 Steps = Annotated[list[int] | None, typer.Option("--steps", help="K; may be given more than once (default: 5).", min=1)]
 Threads = Annotated[
-    list[int] | None, typer.Option("--threads", help="CPU threads within an operator; may be given more than once (default: 1).", min=1)
+    list[int] | None, typer.Option("--threads", help="Cores to be used on the CPU; may be given more than once (default: 1).", min=1)
 ]
 Rounds = Annotated[int, typer.Option("--rounds", help="Rounds that count.", min=12)]
 WarmUp = Annotated[int, typer.Option("--warm-up", help="Rounds before them.", min=0)]
@@ -118,7 +118,7 @@ def steps(
     bundle: Annotated[Path, typer.Argument(help="A bundle made by export.")],
     backend: Annotated[str, typer.Option(help="onnxruntime, tensorrt, onnxruntime-cuda or auto.")] = "onnxruntime",
     precision: Annotated[str, typer.Option(help="Precision of the graphs.")] = "fp32",
-    threads: Annotated[int, typer.Option(help="CPU threads within an operator.", min=1)] = 1,
+    threads: Annotated[int, typer.Option(help="Cores to be used on the CPU.", min=1)] = 1,
     rounds: Annotated[int, typer.Option(help="Rounds that count.", min=12)] = 60,
 ) -> None:
     """Print milliseconds per diffusion step, in one line."""

@@ -17,7 +17,7 @@ from diffpose_edge.extras import require
 def peers(
     samples: Annotated[list[int] | None, typer.Option(help="N; may be given more than once (default: 1, 5 and 20).", min=1)] = None,
     steps: Annotated[int, typer.Option("--steps", help="K.", min=1)] = 10,
-    threads: Annotated[int, typer.Option(help="CPU threads within an operator.", min=1)] = 1,
+    threads: Annotated[int, typer.Option(help="Cores to be used on the CPU.", min=1)] = 1,
     rounds: Annotated[int, typer.Option(help="Rounds that count.", min=12)] = 24,
     peer: Annotated[
         list[str] | None, typer.Option(help="Which, by name; may be given more than once (default: all). See docs/bench.md.")
