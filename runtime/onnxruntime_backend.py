@@ -32,8 +32,9 @@ class OnnxRuntimeBackend:
     """A bundle's graphs, by role, in ONNX Runtime's CPU provider; see :class:`diffpose_edge.runtime.backend.Backend`.
 
     ``threads``: how many cores it may use (default: all that the process may run on); fewer are used where more would be slower.
-    ``side_by_side``: whether they deal the samples out (default), where the step graph lets them, or share each operator. ``spinning``: whether ONNX Runtime's idle threads wait busily
-    for work; it takes the processor from everybody else, and on two busy cores it was slower for us too (docs/bench.md).
+    ``side_by_side``: whether they deal the samples out (default), where the step graph lets them, or share each operator.
+    ``spinning``: whether ONNX Runtime's idle threads wait busily for work; it takes the processor from everybody else, and on two
+    busy cores it was slower for us too (docs/bench.md).
 
     Graphs with Q/DQ are computed in float, rounded where the graph says so: ONNX Runtime's own INT8 kernels saturate on
     processors without VNNI, and would show errors that no TensorRT makes.
