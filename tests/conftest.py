@@ -17,6 +17,11 @@ except ImportError:  # the GPU suite, which needs none, also runs where little i
 
 DATA = Path(__file__).parent / "data"
 
+# Each of pytest-xdist's workers keeps to a core of its own, with what it starts: two that use both cores get in each other's way.
+if (worker := os.environ.get("PYTEST_XDIST_WORKER")) and hasattr(os, "sched_setaffinity"):
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
+
 # On CI the same examples every time: a change is judged by what it changed. At a desk new ones, to find what is left.
 if hypothesis is not None:
     hypothesis.settings.register_profile("ci", derandomize=True)
