@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from time import perf_counter_ns
 from types import TracebackType
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,12 +25,11 @@ from diffpose_edge.mixtures import Mixture
 from diffpose_edge.person import PersonView, context_channels, person_view
 from diffpose_edge.runtime.backend import Array, Backend
 from diffpose_edge.runtime.call import Call, Request, timed
+from diffpose_edge.runtime.clip import ClipEstimates
 from diffpose_edge.runtime.estimate import PoseEstimate
-from diffpose_edge.runtime.frame_caches import FrameCaches
 from diffpose_edge.runtime.plan import StepPlan, step_plan
-from diffpose_edge.runtime.start import LEAST_OBSERVED, checked_mode, draw_starts, fill_missing, generator_of
-from diffpose_edge.runtime.video_stream import CausalBackend, VideoStream
-from diffpose_edge.tracks import nearest_found, tracks_of
+from diffpose_edge.runtime.start import checked_mode, draw_starts, fill_missing, generator_of
+from diffpose_edge.runtime.video_stream import VideoStream
 
 BACKENDS = ("onnxruntime", "tensorrt", "onnxruntime-cuda", "auto")
 # ONNX Runtime starts as many threads as it is told, and a hundred thousand take the machine down with them.
@@ -257,33 +256,7 @@ class PoseRuntime:
         self._open()
         if not isinstance(keypoints, Keypoints) or keypoints.uv.ndim != 3:
             raise KeypointError("expected the Keypoints of one clip (diffpose_edge.keypoints.checked_keypoints makes them of an array)")
-        return self._clip(keypoints, self._plan(timesteps, steps, sampler), self._mode(mode), generator_of(seed), trace)
-
-    def _clip(self, keypoints: Keypoints, plan: StepPlan, mode: str, rng: np.random.Generator, trace: bool) -> Iterator[PoseEstimate]:
-        shape = self.bundle.manifest.shape
-        if self.bundle.manifest.causal is not None:
-            for track in tracks_of(keypoints):
-                with self._lock:
-                    caches = cast(CausalBackend, self._open()).new_caches()
-                for first in range(track.start, track.stop, shape.P):
-                    batch = slice(first, min(first + shape.P, track.stop))
-                    part = Keypoints(keypoints.uv[batch], keypoints.confidence[batch])
-                    yield self._estimate_after(part, caches, plan, mode, rng, trace)
-            return
-        if shape.F == 1:
-            for first in range(0, len(keypoints), shape.P):
-                part = Keypoints(keypoints.uv[first : first + shape.P], keypoints.confidence[first : first + shape.P])
-                yield self._estimate(part, None, plan, mode, rng, trace)
-            return
-        found = np.asarray((keypoints.confidence > 0).any(axis=-1))
-        for track in tracks_of(keypoints):
-            shown = nearest_found(found[track]) + track.start
-            for first in range(0, len(shown), shape.F):
-                frames = min(shape.F, len(shown) - first)
-                at = shown[np.minimum(np.arange(first, first + shape.F), len(shown) - 1)]
-                window = Keypoints(keypoints.uv[at], keypoints.confidence[at])
-                nobody = ~found[track][first : first + frames]
-                yield self._estimate_window(window, frames, plan, mode, rng, trace, nobody)
+        return ClipEstimates(self, self._plan(timesteps, steps, sampler), self._mode(mode), generator_of(seed), trace).of(keypoints)
 
     def stream(
         self,
@@ -370,63 +343,6 @@ class PoseRuntime:
                 call.batch(people, backend.xyz[newest], None if backend.features is None else backend.features[newest])
             return call.finish(began)
 
-    def _estimate_window(
-        self,
-        window: Keypoints,
-        frames: int,
-        plan: StepPlan,
-        mode: str,
-        rng: np.random.Generator,
-        trace: bool,
-        nobody: NDArray[np.bool_],
-    ) -> PoseEstimate:
-        """Poses of the first ``frames`` frames of one person's window, from one pass of the video encoder; those marked in
-        ``nobody`` (frames,) get none.
-        """
-        began = perf_counter_ns()
-        with self._lock:
-            backend = self._open()
-            P = backend.shape.P
-            one = Keypoints(window.uv[None], window.confidence[None])
-            observation, uv, view = self._observed(one)
-            backend.observation[:1] = observation
-            backend.observation[1:] = 0.0
-            if view is not None:
-                # All frames of the window are seen from the window's own centre and scale.
-                view = PersonView(np.repeat(view.centre, frames, axis=0), np.repeat(view.scale, frames))
-            request = self._request(uv[0, :frames], window.confidence[:frames], plan, mode, rng, trace, view, None)
-            call = Call(backend, self.bundle.manifest, request)
-            call.observed[nobody] = False
-            call.context_ns += timed(backend.encode)
-            for first in range(0, frames, P):
-                part = slice(first, min(first + P, frames))
-                features = None if backend.features is None else _slots(backend.features[0, part], P)
-                call.batch(part, _slots(backend.xyz[0, part], P), features)
-            return call.finish(began)
-
-    def _estimate_after(
-        self, frames: Keypoints, caches: FrameCaches, plan: StepPlan, mode: str, rng: np.random.Generator, trace: bool
-    ) -> PoseEstimate:
-        """Poses of at most P frames of one person, one after another, from what a causal encoder remembers in ``caches``."""
-        began = perf_counter_ns()
-        with self._lock:
-            backend = cast(CausalBackend, self._open())
-            observation, uv, view = self._observed(frames)
-            call = Call(backend, self.bundle.manifest, self._request(uv, frames.confidence, plan, mode, rng, trace, view, None))
-            assert backend.features is not None
-            xyz, features = np.zeros_like(backend.xyz), np.zeros_like(backend.features)
-            backend.observation[1:] = 0.0
-            for f, seen in enumerate((frames.confidence > 0).sum(axis=-1) >= LEAST_OBSERVED):
-                backend.observation[0] = observation[f]
-                call.context_ns += timed(lambda: backend.encode_after(caches))
-                xyz[f], features[f] = backend.xyz[0], backend.features[0]
-                if seen:
-                    caches.store(0)
-                else:
-                    caches.skip(0)
-            call.batch(slice(0, len(uv)), xyz, features)
-            return call.finish(began)
-
     def _observed(self, keypoints: Keypoints) -> tuple[Array, Array, PersonView | None]:
         """Return what the context encoder takes, the keypoints of the samples' starts, and where the people are."""
         if self.bundle.manifest.process.kind == "released":
@@ -450,13 +366,6 @@ class PoseRuntime:
         if view is not None:
             draws = draw_starts(uv, confidence, view, mixture, self.bundle.manifest.shape.N, rng)
         return Request(uv, confidence, plan, mode, rng, trace, view, draws)
-
-
-def _slots(rows: Array, P: int) -> Array:
-    """Return rows (n, …) in a batch of P, the rest zero."""
-    slots = np.zeros((P, *rows.shape[1:]), np.float32)
-    slots[: len(rows)] = rows
-    return slots
 
 
 def _filled(keypoints: Keypoints) -> Array:
