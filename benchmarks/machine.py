@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Iterable
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from diffpose_edge.machine import processor
+
+__all__ = ["CORES", "governor", "processor", "versions"]
+
 CORES = Path("/sys/devices/system/cpu")
-
-
-def processor() -> str:
-    """Return the processor's name as the system gives it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or "unknown"
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor() or "unknown")
 
 
 def governor(cores: Path = CORES) -> str | None:

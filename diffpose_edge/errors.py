@@ -71,6 +71,10 @@ class EngineMismatch(EngineError):
     """There is no engine that fits this machine, TensorRT, bundle and precision; the message has the command that builds one."""
 
 
+class BudgetError(DiffPoseEdgeError):
+    """A time budget cannot be kept on this machine, or nothing was measured that it could be judged by."""
+
+
 class RuntimeClosed(DiffPoseEdgeError):
     """A runtime was used after ``close()``."""
 
