@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from diffpose_edge.config import BatchShape
+
+if TYPE_CHECKING:
+    from diffpose_edge.runtime.deadline import Deadline
 
 Array = NDArray[np.float32]
 # What tells schedules apart: samplers walk the same timesteps with other coefficients.
@@ -29,6 +32,16 @@ class Steps(Protocol):
 
     def state(self, k: int) -> Array:
         """Return the state (P N, 17, 5) after k steps, in a buffer that the next but one step may overwrite."""
+
+
+class CleanSteps(Steps, Protocol):
+    """Steps of which can also be told what pose they were heading for."""
+
+    def clean(self, k: int, row: Array, out: Array) -> None:
+        """Write into ``out`` (P N, 17, 5) the clean state c0 x_t + c1 out that step k's input and output mean; ``row`` is c0, c1.
+
+        To be asked after step k and before the next one.
+        """
 
 
 class Backend(Protocol):
@@ -69,6 +82,18 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Release everything; calling it again does nothing."""
+
+
+@runtime_checkable
+class StoppableWalk(Protocol):
+    """A backend whose walk can end early, because the host sees its steps one by one."""
+
+    def walk_until(self, step_ns: NDArray[np.float64], trajectory: Array | None, deadline: Deadline) -> tuple[Array, int]:
+        """Walk as :meth:`Backend.walk` does, as far as the time reaches; return a state (P N, 17, 5), and how many steps m were walked.
+
+        For m = K it is the final state, for 0 < m < K the clean state that step m's output means; for m = 0 it means nothing. All
+        samples have walked m steps. ``step_ns`` gains nothing, and of ``trajectory`` nothing is defined, where no step was walked.
+        """
 
 
 class WholeFrameBackend(Backend, Protocol):

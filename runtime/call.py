@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from time import perf_counter_ns
 from typing import cast
 
@@ -12,7 +12,8 @@ import numpy as np
 from diffpose_edge.distribution import sigma_of, start_channels, unwhitened
 from diffpose_edge.manifest import Manifest
 from diffpose_edge.person import PersonView
-from diffpose_edge.runtime.backend import Array, Backend, WholeFrameBackend
+from diffpose_edge.runtime.backend import Array, Backend, StoppableWalk, WholeFrameBackend
+from diffpose_edge.runtime.deadline import Deadline
 from diffpose_edge.runtime.estimate import PoseEstimate, Timings, aggregate, calibrated
 from diffpose_edge.runtime.plan import StepPlan
 from diffpose_edge.runtime.start import LEAST_OBSERVED, StartDraws, noise_start, released_start
@@ -30,7 +31,8 @@ def timed(call: Callable[[], None]) -> int:
 @dataclass(frozen=True)
 class Request:
     """What is asked for: ``uv`` (B, 17, 2) of the frames to estimate, missing joints filled in for released weights;
-    ``confidence`` (B, 17); the plan of the steps; the mode; and for mode ``distribution`` where the people are and their starts.
+    ``confidence`` (B, 17); the plan of the steps; the mode; for mode ``distribution`` where the people are and their starts; and when
+    it has to be there.
     """
 
     uv: Array
@@ -41,6 +43,7 @@ class Request:
     trace: bool
     view: PersonView | None = None
     draws: StartDraws | None = None
+    deadline: Deadline | None = None
 
 
 class Call:
@@ -65,6 +68,17 @@ class Call:
         self.step_ns = np.zeros(self.K)
         self.context_ns = self.device_ns = 0.0
         self.aggregate_ns = self.batches = 0
+        self.walked = np.full(B, self.K)
+        self._share_ends = 0.0
+
+    def in_batches(self) -> Iterator[slice]:
+        """Yield the people of each batch, at most P; each gets an equal share of the time that is left."""
+        B, P, deadline = len(self.joints), self.backend.shape.P, self.request.deadline
+        for first in range(0, B, P):
+            if deadline is not None:
+                now = deadline.clock()
+                self._share_ends = now + (deadline.ends_ns - now) / -(-(B - first) // P)
+            yield slice(first, min(first + P, B))
 
     def batch(self, people: slice, xyz: Array, features: Array | None) -> None:
         """Run the loop for ``people``, whose contexts are the first rows of xyz (P, 17, 3) and of features (P, 17, C')."""
@@ -78,8 +92,17 @@ class Call:
             assert self.backend.feature is not None
             self.backend.feature[...] = features
             mu, cholesky = self._distribution_start(people, self.request.draws, self.backend.start)
-        final = self.backend.walk(self.step_ns, self.batch_states)
-        if self.backend.base is not None:
+        deadline, backend = self.request.deadline, self.backend
+        if deadline is not None and isinstance(backend, StoppableWalk):
+            final, walked = backend.walk_until(self.step_ns, self.batch_states, replace(deadline, ends_ns=self._share_ends))
+            self.walked[people] = walked
+            if walked == 0:
+                final = self._unwalked(people, xyz)
+            if self.batch_states is not None:
+                self.batch_states[walked + 1 :] = np.nan
+        else:
+            final = backend.walk(self.step_ns, self.batch_states)
+        if backend.base is not None:
             self.device_ns = np.nan  # on a GPU, apart from the encoder, copies are not timed
         self._collect(people, final, mu, cholesky)
 
@@ -124,6 +147,18 @@ class Call:
                 states = self._image_states(states, mu, cholesky, people)
             self.trajectory[:, people] = states.reshape(self.K + 1, count, self.N, J, 5)
         self.batches += 1
+
+    def _unwalked(self, people: slice, xyz: Array) -> Array:
+        """Return what samples are before any step: draws around the encoder's pose, or that pose where there is but one, or no spread."""
+        final = np.zeros_like(self.backend.x)
+        if self.request.draws is None:
+            uv = np.zeros((self.backend.shape.P, J, 2), np.float32)
+            uv[: people.stop - people.start] = self.request.uv[people]
+            released_start(uv, xyz, final)
+        elif self.N > 1:
+            draws = self.request.draws.r[people].reshape(-1, J, 5)
+            final[: len(draws)] = draws
+        return final
 
     def _released_start(self, people: slice, xyz: Array) -> None:
         backend, request, count = self.backend, self.request, people.stop - people.start
@@ -192,4 +227,6 @@ class Call:
             total=(perf_counter_ns() - began) * second,
             batches=self.batches,
         )
-        return PoseEstimate(self.joints, self.covariance, self.samples, self.observed, timings, self.context, self.trajectory)
+        truncated = bool((self.walked < self.K).any())
+        results = self.joints, self.covariance, self.samples, self.observed, timings, self.context, self.trajectory
+        return PoseEstimate(*results, truncated, self.walked)

@@ -21,7 +21,7 @@ class Timings:
     On a GPU encoder, steps and copies are taken by the device itself, if the runtime was loaded with ``timed=True``; else
     they are NaN, except that an encoder that is run apart from the steps, as ``estimate_clip`` does with windows, is timed
     by the wall clock, and copies then are not. When more people came than the bundle's P, the figures are sums over the
-    ``batches`` that they took.
+    ``batches`` that they took. A step that was not walked, because a budget was used up, has taken no time: 0.
     """
 
     context: float
@@ -42,6 +42,11 @@ class PoseEstimate:
     :func:`calibrated` makes of it. ``observed`` (B, 17) tells which joints the detector saw. A person with too few of them
     has NaN throughout. ``trajectory`` (K + 1, B, N, 17, 5) holds every state h = (u, v, x, y, z) of the reverse process,
     start first, if it was asked for.
+
+    ``truncated``: the time budget was used up before all K steps were walked. ``walked`` (B,) tells how many were, the same number for
+    all samples of a person; people of different batches may differ. After 0 < m < K steps the samples are the clean poses that step
+    m meant; after none they are the start: N draws around the context encoder's pose, of which the mean is that pose (for N = 1, and in the
+    modes of released weights, that pose itself). States of ``trajectory`` that were not reached are NaN.
     """
 
     joints: Array
@@ -51,6 +56,8 @@ class PoseEstimate:
     timings: Timings
     context: Array
     trajectory: Array | None = None
+    truncated: bool = False
+    walked: NDArray[np.int64] | None = None
 
 
 def aggregate(states: Array, samples: Array, joints: Array, covariance: Array) -> None:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from diffpose_edge.errors import BundleError
 from diffpose_edge.manifest import SAMPLES, Manifest, Shapes
 from diffpose_edge.runtime.backend import Array
+from diffpose_edge.runtime.deadline import Deadline
 from diffpose_edge.runtime.frame_caches import FrameCaches
 from diffpose_edge.runtime.onnxruntime_steps import OnnxRuntimeSteps
 from diffpose_edge.runtime.samples_side_by_side import SamplesSideBySide, dealt_samples
@@ -99,6 +100,9 @@ class OnnxRuntimeBackend:
 
     def walk(self, step_ns: NDArray[np.float64], trajectory: Array | None) -> Array:
         return self._steps.walk(step_ns, trajectory)
+
+    def walk_until(self, step_ns: NDArray[np.float64], trajectory: Array | None, deadline: Deadline) -> tuple[Array, int]:
+        return self._steps.walk_until(step_ns, trajectory, deadline)
 
     @property
     def steps(self) -> OnnxRuntimeSteps:

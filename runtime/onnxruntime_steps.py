@@ -15,7 +15,8 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from diffpose_edge.runtime.backend import KEPT_SCHEDULES, Array, ScheduleKey, schedule_key
-from diffpose_edge.runtime.loop import reverse_process
+from diffpose_edge.runtime.deadline import Deadline
+from diffpose_edge.runtime.loop import reverse_process, reverse_process_until
 
 
 class OnnxRuntimeSteps:
@@ -42,6 +43,7 @@ class OnnxRuntimeSteps:
         self._schedules: OrderedDict[ScheduleKey, list[Any]] = OrderedDict()
         self._rows: dict[ScheduleKey, tuple[Array, Array]] = {}
         self._current: list[Any] = []
+        self._clean, self._scratch = np.zeros(state, np.float32), np.zeros(state, np.float32)
         self._check_buffers()
         self._warm_up()
 
@@ -60,6 +62,15 @@ class OnnxRuntimeSteps:
         """Walk all steps; see :func:`diffpose_edge.runtime.loop.reverse_process`."""
         return reverse_process(self, len(self._current), step_ns, trajectory)
 
+    def walk_until(self, step_ns: NDArray[np.float64], trajectory: Array | None, deadline: Deadline) -> tuple[Array, int]:
+        """Walk as far as the time reaches; see :class:`diffpose_edge.runtime.backend.StoppableWalk`."""
+        K = len(self._current)
+        walked = reverse_process_until(self, K, step_ns, deadline, trajectory)
+        if walked in (0, K):
+            return self.state(walked), walked
+        self.clean(walked - 1, deadline.clean[walked - 1], self._clean)
+        return self._clean, walked
+
     def step(self, k: int) -> None:
         """Run step k."""
         self._session.run_with_iobinding(self._current[k])
@@ -67,6 +78,12 @@ class OnnxRuntimeSteps:
     def state(self, k: int) -> Array:
         """Return the state after k steps, in a buffer that the next but one overwrites."""
         return self._states[k % 2]
+
+    def clean(self, k: int, row: Array, out: Array) -> None:
+        """Write the clean state c0 x_t + c1 out of step k, which has just run; see :class:`diffpose_edge.runtime.backend.CleanSteps`."""
+        np.multiply(self._states[k % 2], row[0], out=out)
+        np.multiply(self._said[_turn(k + 1)], row[1], out=self._scratch)
+        np.add(out, self._scratch, out=out)
 
     def previous(self, k: int) -> Array:
         """Return what the network said at the step before step k (P n, 17, 5): zeros for k = 0."""

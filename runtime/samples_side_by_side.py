@@ -6,7 +6,7 @@ these sizes costs more than it wins (docs/bench.md has figures).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from time import perf_counter_ns
 
@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffpose_edge.runtime.backend import Array
+from diffpose_edge.runtime.deadline import Deadline
+from diffpose_edge.runtime.loop import reverse_process_until
 from diffpose_edge.runtime.onnxruntime_steps import OnnxRuntimeSteps
 
 
@@ -39,6 +41,8 @@ class SamplesSideBySide:
         ends = np.cumsum([len(part.x) // P for part in self._parts])
         self._samples = [slice(end - len(part.x) // P, end) for part, end in zip(self._parts, ends, strict=True)]
         self._K = 0
+        # What each part's steps were heading for, step after step: grown when a schedule is walked against a deadline for the first time.
+        self._clean = [np.zeros((0, *part.x.shape), np.float32) for part in self._parts]
         # The caller's thread walks the first part.
         self._pool = ThreadPoolExecutor(len(self._parts) - 1, thread_name_prefix="diffpose-edge-samples")
 
@@ -58,15 +62,33 @@ class SamplesSideBySide:
         """
         began = perf_counter_ns()
         over = np.zeros((len(self._parts), self._K))
-        others = [self._pool.submit(self._walk_part, i, over[i], trajectory) for i in range(1, len(self._parts))]
-        try:
-            self._walk_part(0, over[0], trajectory)
-        finally:
-            wait(others)  # nobody else may write the buffers when this returns, whatever went wrong
-        for other in others:
-            other.result()
+        self._together(lambda i: self._walk_part(i, over[i], trajectory))
         step_ns += np.diff(over.max(axis=0), prepend=began)
         return self._final
+
+    def walk_until(self, step_ns: NDArray[np.float64], trajectory: Array | None, deadline: Deadline) -> tuple[Array, int]:
+        """Walk as far as the time reaches; see :class:`diffpose_edge.runtime.backend.StoppableWalk`.
+
+        No part waits for another: each stops by the clock, and notes after every step what pose it was heading for. The part that came
+        least far then decides for all, and what the others walked beyond that is dropped. So the samples of an estimate have all walked
+        the same steps, and a core that is taken away in the middle costs a frame no more than the step that it was at.
+        """
+        began, K = deadline.clock(), self._K
+        for i, part in enumerate(self._parts):
+            if len(self._clean[i]) < K:
+                self._clean[i] = np.zeros((K, *part.x.shape), np.float32)
+        over, walked = np.zeros((len(self._parts), K)), [0] * len(self._parts)
+
+        def walk(i: int) -> None:
+            walked[i] = self._walk_part_until(i, over[i], trajectory, deadline)
+
+        self._together(walk)
+        least = min(walked)
+        step_ns[:least] += np.diff(over[:, :least].max(axis=0), prepend=began)
+        for i, part in enumerate(self._parts):
+            if least:
+                self._put(self._final, i, part.state(K) if least == K else self._clean[i][least - 1])
+        return self._final, least
 
     def close(self) -> None:
         """Let go of threads and sessions; calling it again does nothing."""
@@ -76,11 +98,7 @@ class SamplesSideBySide:
 
     def _walk_part(self, i: int, over: NDArray[np.float64], trajectory: Array | None) -> None:
         """Walk part i; ``over`` (K,) gets when each of its steps was over."""
-        part = self._parts[i]
-        part.x[...] = self._rows(self.x, i)
-        if part.feature is not None and part.start is not None and self.start is not None:
-            part.feature[...] = self.feature
-            part.start[...] = self._rows(self.start, i)
+        part = self._given(i)
         if trajectory is not None:
             self._put(trajectory[0], i, part.x)
         for k in range(self._K):
@@ -89,6 +107,36 @@ class SamplesSideBySide:
             if trajectory is not None:
                 self._put(trajectory[k + 1], i, part.state(k + 1))
         self._put(self._final, i, part.state(self._K))
+
+    def _walk_part_until(self, i: int, over: NDArray[np.float64], trajectory: Array | None, deadline: Deadline) -> int:
+        """Walk part i as far as the time reaches; return how many steps that were. ``over`` (K,) gets when each of them was over."""
+        part, began = self._given(i), deadline.clock()
+        own = None if trajectory is None else np.zeros((self._K + 1, *part.x.shape), np.float32)
+        walked = reverse_process_until(part, self._K, over, deadline, own, self._clean[i])
+        over[:walked] = began + np.cumsum(over[:walked])
+        if own is not None and trajectory is not None:
+            for k in range(walked + 1):
+                self._put(trajectory[k], i, own[k])
+        return walked
+
+    def _together(self, walk: Callable[[int], None]) -> None:
+        """Call ``walk`` for every part, each in a thread of its own; return when all have ended."""
+        others = [self._pool.submit(walk, i) for i in range(1, len(self._parts))]
+        try:
+            walk(0)
+        finally:
+            wait(others)  # nobody else may write the buffers when this returns, whatever went wrong
+        for other in others:
+            other.result()
+
+    def _given(self, i: int) -> OnnxRuntimeSteps:
+        """Return part i with the start of its samples, and what they are told, in its buffers."""
+        part = self._parts[i]
+        part.x[...] = self._rows(self.x, i)
+        if part.feature is not None and part.start is not None and self.start is not None:
+            part.feature[...] = self.feature
+            part.start[...] = self._rows(self.start, i)
+        return part
 
     def _rows(self, whole: Array, i: int) -> Array:
         """Return the rows of part i's samples."""
