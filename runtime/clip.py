@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffpose_edge.keypoints import Keypoints
+from diffpose_edge.manifest import Manifest
 from diffpose_edge.person import PersonView
 from diffpose_edge.runtime.backend import Array
+from diffpose_edge.runtime.budget import Pace
 from diffpose_edge.runtime.call import Call, timed
 from diffpose_edge.runtime.estimate import PoseEstimate
 from diffpose_edge.runtime.frame_caches import FrameCaches
-from diffpose_edge.runtime.plan import StepPlan
 from diffpose_edge.runtime.start import LEAST_OBSERVED
 from diffpose_edge.runtime.video_stream import CausalBackend
 from diffpose_edge.tracks import nearest_found, tracks_of
@@ -24,14 +25,24 @@ if TYPE_CHECKING:
     from diffpose_edge.runtime.pose_runtime import PoseRuntime
 
 
+def clip_load(manifest: Manifest) -> tuple[int, int]:
+    """Return how many batches, and how many runs of the encoder, an estimate of a clip takes at most."""
+    P, F = manifest.shape.P, manifest.shape.F
+    if manifest.causal is not None:
+        return 1, P
+    return (1, 1) if F == 1 else (-(-F // P), 1)
+
+
 class ClipEstimates:
     """The estimates of a clip, made as they are asked for; see :meth:`diffpose_edge.runtime.PoseRuntime.estimate_clip`.
 
     It has the runtime's sessions and buffers for the length of each estimate only.
     """
 
-    def __init__(self, runtime: PoseRuntime, plan: StepPlan, mode: str, rng: np.random.Generator, trace: bool):
-        self._runtime, self._plan, self._mode, self._rng, self._trace = runtime, plan, mode, rng, trace
+    def __init__(self, runtime: PoseRuntime, pace: Pace, mode: str, rng: np.random.Generator, trace: bool):
+        self._runtime, self._pace, self._mode, self._rng, self._trace = runtime, pace, mode, rng, trace
+        # Every estimate takes the steps that the largest one has time for: a last one with fewer frames is no better than the others.
+        self._plan = pace.plan(*clip_load(runtime.bundle.manifest))
 
     def of(self, keypoints: Keypoints) -> Iterator[PoseEstimate]:
         """Yield the estimates of a clip (frames, 17, 2): of at most P frames, or of a window's."""
@@ -47,7 +58,8 @@ class ClipEstimates:
         if shape.F == 1:
             for first in range(0, len(keypoints), shape.P):
                 part = Keypoints(keypoints.uv[first : first + shape.P], keypoints.confidence[first : first + shape.P])
-                yield self._runtime._estimate(part, None, self._plan, self._mode, self._rng, self._trace)
+                asked = self._runtime._clock()
+                yield self._runtime._estimate(part, None, self._pace, asked, self._mode, self._rng, self._trace)
             return
         found = np.asarray((keypoints.confidence > 0).any(axis=-1))
         for track in tracks_of(keypoints):
@@ -63,6 +75,7 @@ class ClipEstimates:
         ``nobody`` (frames,) get none.
         """
         began, runtime = perf_counter_ns(), self._runtime
+        asked = runtime._clock()
         with runtime._lock:
             backend = runtime._open()
             P = backend.shape.P
@@ -74,12 +87,12 @@ class ClipEstimates:
                 # All frames of the window are seen from the window's own centre and scale.
                 view = PersonView(np.repeat(view.centre, frames, axis=0), np.repeat(view.scale, frames))
             confidence = window.confidence[:frames]
-            request = runtime._request(uv[0, :frames], confidence, self._plan, self._mode, self._rng, self._trace, view, None)
+            due = self._pace.deadline(self._plan, asked)
+            request = runtime._request(uv[0, :frames], confidence, self._plan, due, self._mode, self._rng, self._trace, view, None)
             call = Call(backend, runtime.bundle.manifest, request)
             call.observed[nobody] = False
             call.context_ns += timed(backend.encode)
-            for first in range(0, frames, P):
-                part = slice(first, min(first + P, frames))
+            for part in call.in_batches():
                 features = None if backend.features is None else _slots(backend.features[0, part], P)
                 call.batch(part, _slots(backend.xyz[0, part], P), features)
             return call.finish(began)
@@ -87,10 +100,12 @@ class ClipEstimates:
     def _after(self, frames: Keypoints, caches: FrameCaches) -> PoseEstimate:
         """Poses of at most P frames of one person, one after another, from what a causal encoder remembers in ``caches``."""
         began, runtime = perf_counter_ns(), self._runtime
+        asked = runtime._clock()
         with runtime._lock:
             backend = cast(CausalBackend, runtime._open())
             observation, uv, view = runtime._observed(frames)
-            request = runtime._request(uv, frames.confidence, self._plan, self._mode, self._rng, self._trace, view, None)
+            due = self._pace.deadline(self._plan, asked)
+            request = runtime._request(uv, frames.confidence, self._plan, due, self._mode, self._rng, self._trace, view, None)
             call = Call(backend, runtime.bundle.manifest, request)
             assert backend.features is not None
             xyz, features = np.zeros_like(backend.xyz), np.zeros_like(backend.features)
@@ -103,7 +118,8 @@ class ClipEstimates:
                     caches.store(0)
                 else:
                     caches.skip(0)
-            call.batch(slice(0, len(uv)), xyz, features)
+            for people in call.in_batches():  # one
+                call.batch(people, xyz, features)
             return call.finish(began)
 
 

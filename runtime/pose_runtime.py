@@ -18,18 +18,31 @@ from numpy.typing import ArrayLike, NDArray
 
 from diffpose_edge.bundle import Bundle, load_bundle
 from diffpose_edge.causal_io import refuse_on_gpu
-from diffpose_edge.errors import CudaError, DiffPoseEdgeError, EngineError, EngineMismatch, KeypointError, MissingPackage, RuntimeClosed
+from diffpose_edge.errors import (
+    BudgetError,
+    CudaError,
+    DiffPoseEdgeError,
+    EngineError,
+    EngineMismatch,
+    KeypointError,
+    MissingPackage,
+    RuntimeClosed,
+)
 from diffpose_edge.extras import require
 from diffpose_edge.keypoints import Keypoints, checked_keypoints, numbers_of
 from diffpose_edge.mixtures import Mixture
 from diffpose_edge.person import PersonView, context_channels, person_view
 from diffpose_edge.runtime.backend import Array, Backend
+from diffpose_edge.runtime.budget import Budgets, FixedPace, Pace
 from diffpose_edge.runtime.call import Call, Request, timed
-from diffpose_edge.runtime.clip import ClipEstimates
+from diffpose_edge.runtime.clip import ClipEstimates, clip_load
+from diffpose_edge.runtime.deadline import Clock, Deadline
 from diffpose_edge.runtime.estimate import PoseEstimate
+from diffpose_edge.runtime.measuring import DEFAULT_PAUSE_MS, DEFAULT_ROUNDS, measured_timings
 from diffpose_edge.runtime.plan import StepPlan, step_plan
 from diffpose_edge.runtime.start import checked_mode, draw_starts, fill_missing, generator_of
 from diffpose_edge.runtime.video_stream import VideoStream
+from diffpose_edge.timings import MachineTimings, save_timings
 
 BACKENDS = ("onnxruntime", "tensorrt", "onnxruntime-cuda", "auto")
 # ONNX Runtime starts as many threads as it is told, and a hundred thousand take the machine down with them.
@@ -44,11 +57,15 @@ class PoseRuntime:
     Calls from several threads are taken one after another: the buffers are shared.
     """
 
-    def __init__(self, bundle: Bundle, backend: Backend):
+    def __init__(self, bundle: Bundle, backend: Backend, *, precision: str = "fp32", for_cpu: bool = False, clock: Clock = perf_counter_ns):
+        """Take over a backend that runs the bundle's graphs of a precision, ``for_cpu``: those made for the CPU. ``clock``: monotonic,
+        nanoseconds, by which budgets are kept.
+        """
         self.bundle = bundle
         self._backend: Backend | None = backend
         # Given back at the end of the program, too, before the modules that it takes are gone.
         self._end = weakref.finalize(self, backend.close)
+        self._clock, self._budgets = clock, Budgets(bundle, backend.describe(), precision, for_cpu, clock)
         self._lock, self._pool_lock = threading.Lock(), threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
 
@@ -104,15 +121,16 @@ class PoseRuntime:
                 expected = not isinstance(err, EngineError) or isinstance(err, EngineMismatch)
                 log.log(logging.INFO if expected else logging.WARNING, "running on the CPU: %s", err)
             else:
-                return cls(loaded, made)
+                return cls(loaded, made, precision=precision)
         require("onnxruntime")
         if backend == "onnxruntime-cuda":
             from diffpose_edge.runtime.onnxruntime_cuda_backend import OnnxRuntimeCudaBackend
 
-            return cls(loaded, OnnxRuntimeCudaBackend(loaded.manifest, loaded.graphs(precision), device))
+            return cls(loaded, OnnxRuntimeCudaBackend(loaded.manifest, loaded.graphs(precision), device), precision=precision)
         from diffpose_edge.runtime.onnxruntime_backend import OnnxRuntimeBackend
 
-        return cls(loaded, OnnxRuntimeBackend(loaded.manifest, loaded.graphs(precision, for_cpu=not portable), threads))
+        made = OnnxRuntimeBackend(loaded.manifest, loaded.graphs(precision, for_cpu=not portable), threads)
+        return cls(loaded, made, precision=precision, for_cpu=not portable)
 
     def estimate(
         self,
@@ -124,6 +142,7 @@ class PoseRuntime:
         timesteps: Sequence[int] | None = None,
         steps: int | None = None,
         sampler: str | None = None,
+        budget_ms: float | None = None,
         mode: str | None = None,
         trace: bool = False,
     ) -> PoseEstimate:
@@ -141,7 +160,11 @@ class PoseRuntime:
 
         timesteps: decreasing, within the schedule (default: the bundle's). Or steps: how many, K; then the schedule that was
         fitted for that K is walked, if the bundle has one (docs/samplers.md), and else K even timesteps. sampler: "ddim", which is
-        the default wherever there is nothing fitted, "ab2" (Adams-Bashforth, second order) or "fitted". mode, by default the bundle's own:
+        the default wherever there is nothing fitted, "ab2" (Adams-Bashforth, second order) or "fitted". Or budget_ms, milliseconds
+        from this call on: the largest schedule on offer whose 99th percentile, as ``measure`` found it, fits for so many people;
+        on the CPU a frame that would be late all the same ends early and is marked ``truncated`` (docs/deadlines.md).
+
+        mode, by default the bundle's own:
         "distribution", for pairs trained with a start distribution, draws N starts from it, with ``seed`` (an int, or a
         numpy Generator, which is advanced). Bundles of released weights have "released", which starts every sample at
         the detected pose, as the published code does: the samples are then equal and ``seed`` has no effect; and
@@ -149,9 +172,10 @@ class PoseRuntime:
         every state.
 
         Raises KeypointError, TimestepError, DiffPoseEdgeError for a mode or a fitted schedule that the bundle does not have,
-        RuntimeClosed.
+        BudgetError where nothing was measured, or where not even the smallest schedule fits for P people; RuntimeClosed.
         """
-        return self._prepared(keypoints, confidence, seed, mixture, self._plan(timesteps, steps, sampler), mode, trace, own=False)()
+        asked, pace = self._clock(), self._pace(timesteps, steps, sampler, budget_ms)
+        return self._prepared(keypoints, confidence, seed, mixture, pace, asked, mode, trace, own=False)()
 
     def estimate_async(
         self,
@@ -163,18 +187,21 @@ class PoseRuntime:
         timesteps: Sequence[int] | None = None,
         steps: int | None = None,
         sampler: str | None = None,
+        budget_ms: float | None = None,
         mode: str | None = None,
         trace: bool = False,
     ) -> Future[PoseEstimate]:
         """Begin an estimate and return at once: ``.result()`` waits for it, while the camera or a detector works meanwhile.
 
         Arguments are checked, and copied, before this returns, so that buffers may be filled anew; mistakes are raised here.
-        Estimates are made one after another, in the order in which they were asked for; ``close()`` waits for all of them.
+        Estimates are made one after another, in the order in which they were asked for; ``close()`` waits for all of them. A budget
+        counts from this call, waiting included.
         Other Python threads run while the GPU, or ONNX Runtime, is at work. Raises as ``estimate`` does; what goes wrong
         later is raised by ``.result()``.
         """
         self._open()
-        work = self._prepared(keypoints, confidence, seed, mixture, self._plan(timesteps, steps, sampler), mode, trace, own=True)
+        asked, pace = self._clock(), self._pace(timesteps, steps, sampler, budget_ms)
+        work = self._prepared(keypoints, confidence, seed, mixture, pace, asked, mode, trace, own=True)
         with self._pool_lock:
             self._open()  # again: close() may have come between
             if self._pool is None:
@@ -187,7 +214,8 @@ class PoseRuntime:
         confidence: ArrayLike | None,
         seed: Seed,
         mixture: Mixture | None,
-        plan: StepPlan,
+        pace: Pace,
+        asked: int,
         mode: str | None,
         trace: bool,
         *,
@@ -201,7 +229,7 @@ class PoseRuntime:
         if own:
             checked, mixture = copy.deepcopy((checked, mixture))
         frame = -1 if self.bundle.manifest.shape.F > 1 else None
-        return lambda: self._estimate(checked, frame, plan, known, rng, trace, mixture)
+        return lambda: self._estimate(checked, frame, pace, asked, known, rng, trace, mixture)
 
     def _checked(self, keypoints: ArrayLike | None, confidence: ArrayLike | None, mixture: Mixture | None) -> Keypoints:
         F = self.bundle.manifest.shape.F
@@ -240,6 +268,7 @@ class PoseRuntime:
         timesteps: Sequence[int] | None = None,
         steps: int | None = None,
         sampler: str | None = None,
+        budget_ms: float | None = None,
         mode: str | None = None,
         trace: bool = False,
     ) -> Iterator[PoseEstimate]:
@@ -250,13 +279,14 @@ class PoseRuntime:
         of them, and repeats the last frame to fill the last window; where the clip jumps from one person to another
         (:mod:`diffpose_edge.tracks`) a new window begins. A frame in which nobody was found shows the encoder the nearest one
         in which somebody was, and has no pose. A causal encoder takes frame after frame, remembers, and forgets where the clip
-        jumps: the poses are those that a stream gives. Raises as ``estimate`` does.
+        jumps: the poses are those that a stream gives. A budget is each estimate's, from when it is asked for. Raises as ``estimate`` does.
         """
         # Checked here, and not at the first step of the iteration, so that a mistake shows where it is made.
         self._open()
         if not isinstance(keypoints, Keypoints) or keypoints.uv.ndim != 3:
             raise KeypointError("expected the Keypoints of one clip (diffpose_edge.keypoints.checked_keypoints makes them of an array)")
-        return ClipEstimates(self, self._plan(timesteps, steps, sampler), self._mode(mode), generator_of(seed), trace).of(keypoints)
+        pace = self._pace(timesteps, steps, sampler, budget_ms, *clip_load(self.bundle.manifest))
+        return ClipEstimates(self, pace, self._mode(mode), generator_of(seed), trace).of(keypoints)
 
     def stream(
         self,
@@ -267,16 +297,50 @@ class PoseRuntime:
         timesteps: Sequence[int] | None = None,
         steps: int | None = None,
         sampler: str | None = None,
+        budget_ms: float | None = None,
         mode: str | None = None,
     ) -> VideoStream:
         """Begin a stream of frames of ``people``, for a bundle with a video encoder: see :class:`VideoStream`.
 
         ``hop``: run an encoder of whole windows every so many frames only, the denoiser at every one; a causal encoder takes every
-        frame. ``seed``, ``timesteps``, ``steps``, ``sampler`` and ``mode`` as for ``estimate``; the draws of all frames come from one
-        generator. Raises DiffPoseEdgeError for a bundle without a video encoder or a hop that it cannot have, TimestepError,
-        RuntimeClosed.
+        frame. ``seed``, ``timesteps``, ``steps``, ``sampler``, ``budget_ms`` (of each frame) and ``mode`` as for ``estimate``; the draws of
+        all frames come from one generator. Raises DiffPoseEdgeError for a bundle without a video encoder or a hop that it cannot have,
+        BudgetError where the budget is too little for so many people, TimestepError, RuntimeClosed.
         """
-        return VideoStream(self, people, hop, seed, self._plan(timesteps, steps, sampler), self._mode(mode))
+
+        def pace(batches: int) -> Pace:
+            return self._pace(timesteps, steps, sampler, budget_ms, batches)
+
+        return VideoStream(self, people, hop, seed, pace, self._mode(mode))
+
+    def measure(
+        self,
+        steps: Sequence[int] | None = None,
+        *,
+        rounds: int = DEFAULT_ROUNDS,
+        pause_ms: float = DEFAULT_PAUSE_MS,
+        save: bool = True,
+        progress: Callable[[int], None] | None = None,
+    ) -> MachineTimings:
+        """Measure on this machine what frames of K steps take, so that budgets can be kept; see :func:`measured_timings`.
+
+        ``steps``: every K that is to be measured (default: all on offer). ``save``: keep it beside the bundle, where every later runtime
+        with the same backend, precision and threads on such a machine finds it. Raises BudgetError for fewer rounds than a 99th
+        percentile has, TimestepError for a K that there is not, OutputError, RuntimeClosed.
+        """
+        found = measured_timings(self, self._budgets.key, steps, rounds, pause_ms, progress)
+        if save:
+            save_timings(self.bundle, found)
+        self._budgets.keep(found)
+        return found
+
+    @property
+    def timings(self) -> MachineTimings | None:
+        """What was measured on this machine with this backend, precision and threads; None where nothing was. Read once, when first
+        asked for or needed. Raises BudgetError for a damaged file, RuntimeClosed.
+        """
+        self._open()
+        return self._budgets.timings
 
     def describe(self) -> dict[str, Any]:
         """Return the backend's name, version and settings. Raises RuntimeClosed."""
@@ -304,8 +368,22 @@ class PoseRuntime:
             raise RuntimeClosed("this runtime was closed; load the bundle again with PoseRuntime.load")
         return self._backend
 
-    def _plan(self, timesteps: Sequence[int] | None, steps: int | None, sampler: str | None) -> StepPlan:
-        return step_plan(self.bundle.manifest, timesteps, steps, sampler)
+    def _pace(
+        self,
+        timesteps: Sequence[int] | None,
+        steps: int | None,
+        sampler: str | None,
+        budget_ms: float | None,
+        batches: int = 1,
+        encoders: int | None = None,
+    ) -> Pace:
+        """Return what is meant by timesteps, steps or a budget; raise BudgetError for one that so many batches cannot keep."""
+        if budget_ms is None:
+            return FixedPace(step_plan(self.bundle.manifest, timesteps, steps, sampler))
+        if timesteps is not None or steps is not None:
+            raise BudgetError("expected timesteps, a number of steps or a budget, got a budget beside another one. Leave one out")
+        self._open()
+        return self._budgets.pace(budget_ms, sampler, batches, encoders)
 
     def _mode(self, mode: str | None) -> str:
         known = checked_mode(mode, self.bundle.manifest.process.kind)
@@ -316,7 +394,8 @@ class PoseRuntime:
         self,
         keypoints: Keypoints,
         frame: int | None,
-        plan: StepPlan,
+        pace: Pace,
+        asked: int,
         mode: str,
         rng: np.random.Generator,
         trace: bool,
@@ -329,10 +408,12 @@ class PoseRuntime:
             P = backend.shape.P
             newest = (slice(None),) if frame is None else (slice(None), frame)
             observation, uv, view = self._observed(keypoints)
-            request = self._request(uv[newest], keypoints.confidence[newest], plan, mode, rng, trace, view, mixture)
+            batches = -(-len(uv) // P)
+            plan = pace.plan(batches, batches)
+            due = pace.deadline(plan, asked)
+            request = self._request(uv[newest], keypoints.confidence[newest], plan, due, mode, rng, trace, view, mixture)
             call = Call(backend, self.bundle.manifest, request)
-            for first in range(0, len(uv), P):
-                people = slice(first, min(first + P, len(uv)))
+            for people in call.in_batches():
                 count = people.stop - people.start
                 backend.observation[:count] = observation[people]
                 backend.observation[count:] = 0.0
@@ -356,6 +437,7 @@ class PoseRuntime:
         uv: Array,
         confidence: Array,
         plan: StepPlan,
+        deadline: Deadline | None,
         mode: str,
         rng: np.random.Generator,
         trace: bool,
@@ -365,7 +447,7 @@ class PoseRuntime:
         draws = None
         if view is not None:
             draws = draw_starts(uv, confidence, view, mixture, self.bundle.manifest.shape.N, rng)
-        return Request(uv, confidence, plan, mode, rng, trace, view, draws)
+        return Request(uv, confidence, plan, mode, rng, trace, view, draws, deadline)
 
 
 def _filled(keypoints: Keypoints) -> Array:

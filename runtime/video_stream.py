@@ -8,6 +8,7 @@ keypoints.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import perf_counter_ns
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, cast
@@ -18,10 +19,10 @@ from numpy.typing import ArrayLike, NDArray
 from diffpose_edge.errors import DiffPoseEdgeError, KeypointError, RuntimeClosed
 from diffpose_edge.keypoints import Keypoints, checked_keypoints, numbers_of
 from diffpose_edge.runtime.backend import Array, Backend
+from diffpose_edge.runtime.budget import Pace
 from diffpose_edge.runtime.call import Call, timed
 from diffpose_edge.runtime.estimate import PoseEstimate
 from diffpose_edge.runtime.frame_caches import FrameCaches
-from diffpose_edge.runtime.plan import StepPlan
 from diffpose_edge.runtime.start import LEAST_OBSERVED, generator_of
 from diffpose_edge.skeleton import J
 
@@ -144,7 +145,9 @@ class VideoStream:
     streams, and other calls, share a runtime.
     """
 
-    def __init__(self, runtime: PoseRuntime, people: int, hop: int, seed: int | np.random.Generator | None, plan: StepPlan, mode: str):
+    def __init__(
+        self, runtime: PoseRuntime, people: int, hop: int, seed: int | np.random.Generator | None, pace: Callable[[int], Pace], mode: str
+    ):
         manifest = runtime.bundle.manifest
         if type(people) is not int or not 1 <= people <= MOST_PEOPLE:
             raise DiffPoseEdgeError(f"expected people as a whole number within 1..{MOST_PEOPLE}, got {people!r}")
@@ -157,7 +160,9 @@ class VideoStream:
         if manifest.causal is not None and hop != 1:
             raise DiffPoseEdgeError(f"expected no hop for a causal encoder, which has to be shown every frame; got a hop of {hop}")
         self.people, self.hop = people, hop
-        self._runtime, self._plan, self._mode, self._rng = runtime, plan, mode, generator_of(seed)
+        self._runtime, self._mode, self._rng = runtime, mode, generator_of(seed)
+        self._batches = -(-people // manifest.shape.P)
+        self._pace = pace(self._batches)
         with runtime._lock:
             backend = runtime._open()
             self._past: Past | None = (
@@ -173,20 +178,23 @@ class VideoStream:
 
         Raises KeypointError, and then nothing has changed; RuntimeClosed.
         """
+        runtime = self._runtime
+        asked = runtime._clock()
         frame = self._checked(keypoints, confidence)
         began = perf_counter_ns()
-        runtime = self._runtime
         with runtime._lock:
             past, backend = self._open(), runtime._open()
             seen = (frame.confidence > 0).sum(axis=-1) >= LEAST_OBSERVED
             shown = past.shown(frame, seen)
             observation, uv, view = runtime._observed(shown)
             newest = slice(None) if shown.uv.ndim == 3 else (slice(None), -1)
-            request = runtime._request(uv[newest], shown.confidence[newest], self._plan, self._mode, self._rng, trace, view, None)
+            # The slowest frame counts, in which the encoder runs for everybody: what takes turns with it would not be one stream.
+            plan = self._pace.plan(self._batches, self._batches)
+            due = self._pace.deadline(plan, asked)
+            request = runtime._request(uv[newest], shown.confidence[newest], plan, due, self._mode, self._rng, trace, view, None)
             call = Call(backend, runtime.bundle.manifest, request)
             call.observed[~seen] = False
-            for first in range(0, self.people, backend.shape.P):
-                people = slice(first, min(first + backend.shape.P, self.people))
+            for people in call.in_batches():
                 call.context_ns += past.context(backend, people, observation[people], seen[people])
                 call.batch(people, *past.rows(people))
             return call.finish(began)
