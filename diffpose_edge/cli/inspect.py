@@ -12,12 +12,19 @@ from rich.table import Table
 from diffpose_edge.bundle import load_bundle
 from diffpose_edge.cli.terminal import out
 from diffpose_edge.config import CausalConfig, VideoConfig
+from diffpose_edge.machine import this_machine
 from diffpose_edge.manifest import GRAPHS
+from diffpose_edge.timings import timings_here
 
 
 def inspect(bundle: Annotated[Path, typer.Argument(help="A bundle made by export.")]) -> None:
-    """Show what is in a bundle, after checking that it is whole. Needs neither PyTorch nor a backend."""
-    manifest = load_bundle(bundle).manifest
+    """Show what is in a bundle, after checking that it is whole, and the schedules that a budget chooses among: what they reach, and what
+    they take where this machine was timed. Needs neither PyTorch nor a backend.
+    """
+    from diffpose_edge.cli.schedules import schedule_table
+
+    loaded = load_bundle(bundle)
+    manifest = loaded.manifest
     table = Table(title=escape(str(bundle)), show_header=False)
     d, c, shape = manifest.denoiser, manifest.context, manifest.shape
     table.add_row("denoiser", f"{d.hidden} wide, {d.layers} layers, {d.heads} heads")
@@ -50,6 +57,9 @@ def inspect(bundle: Annotated[Path, typer.Argument(help="A bundle made by export
     for what, result in manifest.verification.items():
         table.add_row(escape(f"checked at export: {what}" if what in GRAPHS else f"verified: {what}"), _record(result))
     out.print(table)
+    timings = list(timings_here(loaded, this_machine()))
+    if manifest.fitted or timings:
+        out.print(schedule_table(manifest, timings))
 
 
 def _entries(value: object) -> list[tuple[str, object]]:

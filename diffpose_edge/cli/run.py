@@ -26,6 +26,9 @@ def run(
     out_path: Annotated[Path, typer.Option("--out", help="npz to write: joints, context, samples, covariance, observed.")],
     timesteps: Annotated[str | None, typer.Option(help="Timesteps, largest first (default: the bundle's).")] = None,
     steps: Annotated[int | None, typer.Option(help="Or how many: the bundle's fitted schedule, or even timesteps.", min=1)] = None,
+    budget_ms: Annotated[
+        float | None, typer.Option(help="Or how long an estimate may take, milliseconds: the largest schedule that fits (after 'time').")
+    ] = None,
     sampler: Annotated[str | None, typer.Option(help="ddim, ab2 or fitted (default: what --steps has fitted, else ddim).")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the N draws.")] = 0,
     mode: Annotated[
@@ -65,7 +68,8 @@ def run(
             counting("frames", len(clip)) as done,
         ):
             estimates = []
-            for estimate in runtime.estimate_clip(clip, seed, timesteps=walked, steps=steps, sampler=sampler, mode=mode, trace=trace):
+            asked: dict[str, Any] = {"timesteps": walked, "steps": steps, "sampler": sampler, "budget_ms": budget_ms}
+            for estimate in runtime.estimate_clip(clip, seed, **asked, mode=mode, trace=trace):
                 estimates.append(estimate)
                 done(len(estimate.joints))
         names = ("joints", "context", "samples", "covariance", "observed")
@@ -76,8 +80,13 @@ def run(
         with open(temporary, "wb") as file:
             np.savez(file, **results)
     blank = int(np.isnan(results["joints"]).any(axis=(1, 2)).sum())
+    # A step that a budget cut off has taken no time.
     step_ms = np.concatenate([e.timings.steps / e.timings.batches for e in estimates]) * 1000
+    step_ms = step_ms[step_ms != 0]
     say(
         f"wrote {out_path}: {len(clip)} frames{f', {blank} of them without a pose (too few joints seen)' if blank else ''}; "
-        f"median {np.median(step_ms):.2f} ms per diffusion step"
+        + (f"median {np.median(step_ms):.2f} ms per diffusion step" if len(step_ms) else "no diffusion step was walked")
     )
+    if budget_ms is not None:
+        late, K = sum(e.truncated for e in estimates), len(estimates[0].timings.steps)
+        say(f"{budget_ms:g} ms are good for K = {K} here; {late} of {len(estimates)} estimates were cut short")
