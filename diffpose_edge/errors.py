@@ -23,6 +23,10 @@ class KeypointError(DiffPoseEdgeError):
     """2D keypoints have the wrong shape, or values that no detector means."""
 
 
+class CameraError(DiffPoseEdgeError):
+    """A camera's numbers cannot be those of a camera, or its file cannot be read, or a pixel is none of its own."""
+
+
 class DatasetError(DiffPoseEdgeError):
     """A data set file is not in the layout that it should have, or would need code to be run to be read."""
 
