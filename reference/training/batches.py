@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from diffpose_edge.person import PersonView, context_channels, frame_views, person_view
 from diffpose_edge.reference.training.bodies import poses_of, random_lengths, with_lengths
-from diffpose_edge.reference.training.cameras import projected, random_cameras, seen_by
+from diffpose_edge.reference.training.cameras import Cameras, projected, random_cameras, seen_by
 from diffpose_edge.reference.training.detector import Detections, detect
 from diffpose_edge.reference.training.motions import Motion, MotionSource
 from diffpose_edge.reference.training.rotations import frame_of, rotated
@@ -28,7 +28,7 @@ DEFINITION_SPREAD = np.array(
 class Batch:
     """B windows of F frames. ``channels`` (B, F, 17, 6) what the encoder takes; ``uv`` (B, F, 17, 2) the true keypoints and
     ``xyz`` (B, F, 17, 3) the true pose, metres, camera axes, relative to the hip; ``detections`` in image coordinates, and
-    ``view`` the people's own frames.
+    ``view`` the people's own frames. ``root`` (B, F, 3): where the hip is, metres, camera axes, and ``cameras`` what saw it.
     """
 
     channels: Array
@@ -36,6 +36,8 @@ class Batch:
     xyz: Array
     detections: Detections
     view: PersonView
+    root: Array
+    cameras: Cameras
 
 
 def training_batch(source: MotionSource, count: int, seed: Sequence[int]) -> Batch:
@@ -92,4 +94,4 @@ def viewed(motion: Motion, count: int, rng: np.random.Generator, landmark_share:
     view = (frame_views if own_views else person_view)(detections.uv, detections.confidence)
     xyz = points[:, :, :J] - points[:, :, ROOT : ROOT + 1]
     channels = context_channels(detections.uv, detections.confidence, view)
-    return Batch(channels, uv[:, :, :J], xyz.astype(np.float32), detections, view)
+    return Batch(channels, uv[:, :, :J], xyz.astype(np.float32), detections, view, points[:, :, ROOT], cameras)
