@@ -66,6 +66,13 @@ def stature_of(poses: ArrayLike) -> float:
     return float((lengths[_LEGS].sum() / 2 + lengths[_TRUNK].sum()) / (1 - ANKLE_HEIGHT))
 
 
+def checked_stature(stature: float) -> float:
+    """Return a stature, metres; raise DiffPoseEdgeError for one that nobody has."""
+    if not 0.4 <= stature <= 2.8:
+        raise DiffPoseEdgeError(f"expected a stature in metres, such as 1.75, got {stature}")
+    return stature
+
+
 def scale_of_stature(
     poses: ArrayLike, stature: float = ADULT_STATURE, sigma: float = ADULT_STATURE_SIGMA, *, pose_spread: float = POSE_SPREAD
 ) -> Scale:
@@ -75,10 +82,8 @@ def scale_of_stature(
 
     Raises DiffPoseEdgeError for a stature that nobody has (metres are expected, not centimetres), a negative sigma, and no pose.
     """
-    if not 0.4 <= stature <= 2.8:
-        raise DiffPoseEdgeError(f"expected a stature in metres, such as 1.75, got {stature}")
     own = stature_of(poses)
-    return Scale(stature / own, _joined(sigma / own, stature / own * pose_spread))
+    return Scale(checked_stature(stature) / own, _joined(sigma / own, stature / own * pose_spread))
 
 
 def scale_of_bones(poses: ArrayLike, lengths: ArrayLike, sigma: float = 0.01, *, pose_spread: float = POSE_SPREAD) -> Scale:

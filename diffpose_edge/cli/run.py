@@ -9,9 +9,12 @@ import numpy as np
 import typer
 
 from diffpose_edge.atomic import atomic_file, check_file_place
+from diffpose_edge.camera_files import load_camera
 from diffpose_edge.cli.terminal import counting, parsed_timesteps, say, telling
 from diffpose_edge.errors import OutputError
+from diffpose_edge.facing import facing
 from diffpose_edge.keypoints import load_keypoints
+from diffpose_edge.placed_clip import check_camera_options, placed_clip, turned_back
 
 
 def run(
@@ -40,13 +43,20 @@ def run(
     ] = None,
     trace: Annotated[bool, typer.Option(help="Also write 'trajectory' (frames,K+1,N,17,5): every state.")] = False,
     precision: Annotated[str, typer.Option(help="Precision of the graphs: fp32, fp16 or int8 (after 'calibrate').")] = "fp32",
-    threads: Annotated[int | None, typer.Option(help="Threads within an operator (default: one for each core).")] = None,
+    threads: Annotated[int | None, typer.Option(help="Cores to be used on the CPU (default: all).")] = None,
     backend: Annotated[str, typer.Option(help="onnxruntime, tensorrt, onnxruntime-cuda or auto.")] = "onnxruntime",
+    camera: Annotated[
+        Path | None, typer.Option(help="The camera's intrinsics (yaml, json): also write 'root', 'root_covariance', 'joints_camera'.")
+    ] = None,
+    stature: Annotated[float | None, typer.Option(help="With --camera: the person's height in metres (default: an adult's).")] = None,
+    faced: Annotated[bool, typer.Option("--facing", help="With --camera: show the network the person head-on, for wide lenses.")] = False,
 ) -> None:
     """Estimate the 3D poses of one person's clip. Needs no PyTorch.
 
     OUT holds joints (frames,17,3) in metres relative to the hip, context (frames,17,3) the encoder's own pose, samples
     (frames,N,17,3), covariance (frames,17,3,3) and observed (frames,17). Frames in which too few joints were seen are NaN.
+    With --camera also root (frames,3), where the hip is in the camera's frame, root_covariance (frames,3,3) and joints_camera
+    (frames,17,3), the pose put there.
     """
     from diffpose_edge.runtime import PoseRuntime
     from diffpose_edge.runtime.plan import checked_sampler
@@ -57,6 +67,8 @@ def run(
     checked_mode(mode)
     generator_of(seed)
     check_file_place(out_path)
+    check_camera_options(camera, stature, faced)
+    taken_by = None if camera is None else load_camera(camera)
     clip = load_keypoints(keypoints)
     if out_path.exists() and out_path.samefile(keypoints):
         raise OutputError(f"--out and --keypoints both name {out_path}: the results would replace the input. Choose another name")
@@ -69,11 +81,18 @@ def run(
         ):
             estimates = []
             asked: dict[str, Any] = {"timesteps": walked, "steps": steps, "sampler": sampler, "budget_ms": budget_ms}
-            for estimate in runtime.estimate_clip(clip, seed, **asked, mode=mode, trace=trace):
+            together = runtime.bundle.manifest.shape.F > 1 or runtime.bundle.manifest.causal is not None
+            view = facing(taken_by, clip, together=together) if taken_by is not None and faced else None
+            shown = clip if view is None else view.keypoints
+            for estimate in runtime.estimate_clip(shown, seed, **asked, mode=mode, trace=trace):
                 estimates.append(estimate)
                 done(len(estimate.joints))
         names = ("joints", "context", "samples", "covariance", "observed")
         results: dict[str, Any] = {name: np.concatenate([getattr(e, name) for e in estimates]) for name in names}
+        if view is not None:
+            results.update(turned_back(results, view))
+        if taken_by is not None:
+            results.update(placed_clip(results, clip, taken_by, stature))
         if trace:
             # Stored by frame; the estimates hold it by step.
             results["trajectory"] = np.concatenate([np.moveaxis(e.trajectory, 1, 0) for e in estimates if e.trajectory is not None])
