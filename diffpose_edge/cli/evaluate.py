@@ -54,7 +54,7 @@ def evaluate(
     json_path: Annotated[Path | None, typer.Option("--json", help="Write every figure to this file.")] = None,
     plot_path: Annotated[Path | None, typer.Option("--plot", help="Draw error, spread and calibration to this PNG.")] = None,
     precision: Annotated[str, typer.Option(help="Precision of the graphs: fp32, fp16 or int8 (after 'calibrate').")] = "fp32",
-    threads: Annotated[int | None, typer.Option(help="Threads within an operator (default: one for each core).")] = None,
+    threads: Annotated[int | None, typer.Option(help="Cores to be used on the CPU (default: all).")] = None,
     backend: Annotated[str, typer.Option(help="onnxruntime, tensorrt, onnxruntime-cuda or auto.")] = "onnxruntime",
 ) -> None:
     """Measure a bundle's accuracy and the truth of its uncertainty on clips with known 3D. Needs no PyTorch.
