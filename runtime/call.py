@@ -16,7 +16,7 @@ from diffpose_edge.runtime.backend import Array, Backend, StoppableWalk, WholeFr
 from diffpose_edge.runtime.deadline import Deadline
 from diffpose_edge.runtime.estimate import PoseEstimate, Timings, aggregate, calibrated
 from diffpose_edge.runtime.plan import StepPlan
-from diffpose_edge.runtime.start import LEAST_OBSERVED, StartDraws, noise_start, released_start
+from diffpose_edge.runtime.start import LEAST_OBSERVED, Draws, StartDraws, noise_start, normals, released_start
 from diffpose_edge.runtime.start_graph import XYZ
 from diffpose_edge.skeleton import ROOT, J
 
@@ -39,7 +39,7 @@ class Request:
     confidence: Array
     plan: StepPlan
     mode: str
-    rng: np.random.Generator
+    rng: Draws
     trace: bool
     view: PersonView | None = None
     draws: StartDraws | None = None
@@ -129,6 +129,11 @@ class Call:
             mu.reshape(count, self.N, J, 5)[..., XYZ] = self.context[people, None]
         self._collect(people, final, mu, cholesky)
 
+    def skip(self, people: slice) -> None:
+        """Leave out a batch of ``people`` none of whom has a pose. Their noise is drawn, so that a seed's poses do not depend on P."""
+        if self.request.mode == "noised":
+            self._noise(people, self.backend.x.shape)
+
     def _collect(self, people: slice, final: Array, mu: Array | None, cholesky: Array | None) -> None:
         """Aggregate what the samples of ``people`` ended at."""
         began = perf_counter_ns()
@@ -184,7 +189,7 @@ class Call:
         """Draw e for ``people``, person after person; the padding has none."""
         rows = (people.stop - people.start) * self.N
         e = np.zeros(shape, np.float32)
-        e[:rows] = self.request.rng.standard_normal((rows, J, 5), dtype=np.float32)
+        e[:rows] = normals(self.request.rng, people, (self.N, J, 5)).reshape(rows, J, 5)
         return e
 
     def _distribution_start(self, people: slice, draws: StartDraws, told: Array | None) -> tuple[Array, Array]:

@@ -40,7 +40,7 @@ from diffpose_edge.runtime.deadline import Clock, Deadline
 from diffpose_edge.runtime.estimate import PoseEstimate
 from diffpose_edge.runtime.measuring import DEFAULT_PAUSE_MS, DEFAULT_ROUNDS, measured_timings
 from diffpose_edge.runtime.plan import StepPlan, step_plan
-from diffpose_edge.runtime.start import checked_mode, draw_starts, fill_missing, generator_of
+from diffpose_edge.runtime.start import Draws, Seed, checked_mode, draw_starts, draws_of, fill_missing, generator_of
 from diffpose_edge.runtime.video_stream import VideoStream
 from diffpose_edge.timings import MachineTimings, save_timings
 
@@ -48,7 +48,6 @@ BACKENDS = ("onnxruntime", "tensorrt", "onnxruntime-cuda", "auto")
 # ONNX Runtime starts as many threads as it is told, and a hundred thousand take the machine down with them.
 MOST_THREADS = 256
 log = logging.getLogger(__name__)
-Seed = int | np.random.Generator | None
 
 
 class PoseRuntime:
@@ -166,10 +165,10 @@ class PoseRuntime:
 
         mode, by default the bundle's own:
         "distribution", for pairs trained with a start distribution, draws N starts from it, with ``seed`` (an int, or a
-        numpy Generator, which is advanced). Bundles of released weights have "released", which starts every sample at
-        the detected pose, as the published code does: the samples are then equal and ``seed`` has no effect; and
-        "noised", which adds the noise of the first timestep. The same seed gives the same poses whatever P is. trace: keep
-        every state.
+        numpy Generator, which is advanced, or a list with a Generator for each person). Bundles of released weights have
+        "released", which starts every sample at the detected pose, as the published code does: the samples are then equal
+        and ``seed`` has no effect; and "noised", which adds the noise of the first timestep. The same seed gives the same
+        poses whatever P is. trace: keep every state.
 
         Raises KeypointError, TimestepError, DiffPoseEdgeError for a mode or a fitted schedule that the bundle does not have,
         BudgetError where nothing was measured, or where not even the smallest schedule fits for P people; RuntimeClosed.
@@ -223,9 +222,13 @@ class PoseRuntime:
     ) -> Callable[[], PoseEstimate]:
         """Check everything and return the rest of the work; ``own``: on copies, because the caller's arrays may change meanwhile."""
         checked = self._checked(keypoints, confidence, mixture)
-        known, rng = self._mode(mode), generator_of(seed)
+        known, rng = self._mode(mode), draws_of(seed, len(checked.uv))
         if mixture is not None and known != "distribution":
             raise DiffPoseEdgeError(f"mode {known!r} starts at the keypoints: a mixture has no meaning in it. Leave mixture out")
+        if mixture is not None and not isinstance(rng, np.random.Generator):
+            raise DiffPoseEdgeError(
+                "expected one seed beside a mixture, whose components are drawn for all people together; got one for each"
+            )
         if own:
             checked, mixture = copy.deepcopy((checked, mixture))
         frame = -1 if self.bundle.manifest.shape.F > 1 else None
@@ -263,7 +266,7 @@ class PoseRuntime:
     def estimate_clip(
         self,
         keypoints: Keypoints,
-        seed: Seed = None,
+        seed: int | np.random.Generator | None = None,
         *,
         timesteps: Sequence[int] | None = None,
         steps: int | None = None,
@@ -293,7 +296,8 @@ class PoseRuntime:
         people: int = 1,
         *,
         hop: int = 1,
-        seed: Seed = None,
+        output: str = "last",
+        seed: int | np.random.Generator | None = None,
         timesteps: Sequence[int] | None = None,
         steps: int | None = None,
         sampler: str | None = None,
@@ -303,15 +307,17 @@ class PoseRuntime:
         """Begin a stream of frames of ``people``, for a bundle with a video encoder: see :class:`VideoStream`.
 
         ``hop``: run an encoder of whole windows every so many frames only, the denoiser at every one; a causal encoder takes every
-        frame. ``seed``, ``timesteps``, ``steps``, ``sampler``, ``budget_ms`` (of each frame) and ``mode`` as for ``estimate``; the draws of
-        all frames come from one generator. Raises DiffPoseEdgeError for a bundle without a video encoder or a hop that it cannot have,
-        BudgetError where the budget is too little for so many people, TimestepError, RuntimeClosed.
+        frame. ``output``: "last", the pose of the frame that was pushed; "middle", of an encoder of windows and without a hop: that of
+        the frame (F - 1) // 2 before it, which the encoder sees with its past and its future. ``seed``, ``timesteps``, ``steps``,
+        ``sampler``, ``budget_ms`` (of each frame) and ``mode`` as for ``estimate``; the draws of all frames come from one generator.
+        Raises DiffPoseEdgeError for a bundle without a video encoder, or a hop or an output that it cannot have, BudgetError where
+        the budget is too little for so many people, TimestepError, RuntimeClosed.
         """
 
         def pace(batches: int) -> Pace:
             return self._pace(timesteps, steps, sampler, budget_ms, batches)
 
-        return VideoStream(self, people, hop, seed, pace, self._mode(mode))
+        return VideoStream(self, people, hop, output, seed, pace, self._mode(mode))
 
     def measure(
         self,
@@ -397,7 +403,7 @@ class PoseRuntime:
         pace: Pace,
         asked: int,
         mode: str,
-        rng: np.random.Generator,
+        rng: Draws,
         trace: bool,
         mixture: Mixture | None = None,
     ) -> PoseEstimate:
@@ -439,7 +445,7 @@ class PoseRuntime:
         plan: StepPlan,
         deadline: Deadline | None,
         mode: str,
-        rng: np.random.Generator,
+        rng: Draws,
         trace: bool,
         view: PersonView | None,
         mixture: Mixture | None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,9 @@ from diffpose_edge.person import PersonView
 from diffpose_edge.skeleton import BONES, ROOT, J
 
 Array = NDArray[np.float32]
+# Where all people's draws come from, or where each one's do.
+Draws = np.random.Generator | tuple[np.random.Generator, ...]
+Seed = int | np.random.Generator | Sequence[np.random.Generator] | None
 
 # Which modes a bundle has, its default first: by the process that its denoiser was trained for.
 MODES = {"released": ("released", "noised"), "distribution": ("distribution",)}
@@ -50,6 +54,25 @@ def generator_of(seed: int | np.random.Generator | None) -> np.random.Generator:
     return np.random.default_rng(int(seed))
 
 
+def draws_of(seed: Seed, people: int) -> Draws:
+    """Return the generator that a seed means (:func:`generator_of`), or, of a sequence of Generators, the one of each of ``people``.
+
+    With generators of their own, people's draws do not depend on who else is there. Raises DiffPoseEdgeError.
+    """
+    if not isinstance(seed, Sequence):
+        return generator_of(seed)
+    if len(seed) != people or not all(isinstance(own, np.random.Generator) for own in seed):
+        raise DiffPoseEdgeError(f"expected a numpy Generator for each of the {people} people, got {len(seed)}: {seed!r:.80}")
+    return tuple(seed)
+
+
+def normals(rng: Draws, people: slice, shape: tuple[int, ...]) -> Array:
+    """Draw standard normal numbers (people, *shape) for a slice of the people, person after person."""
+    if isinstance(rng, np.random.Generator):
+        return rng.standard_normal((people.stop - people.start, *shape), dtype=np.float32)
+    return np.stack([own.standard_normal(shape, dtype=np.float32) for own in rng[people]])
+
+
 def released_start(uv: Array, xyz: Array, x: Array) -> None:
     """Write the released start into x (P N, 17, 5): u, v as detected, x, y, z from the context, root subtracted.
 
@@ -72,7 +95,7 @@ def noise_start(x: Array, e: Array, a_t: float) -> None:
     x += np.float32(np.sqrt(1.0 - a_t)) * e
 
 
-def balanced_draws(persons: int, N: int, rng: np.random.Generator) -> Array:
+def balanced_draws(persons: int, N: int, rng: Draws) -> Array:
     """Draw whitened starts (persons, N, 17, 5): standard normal each, but the N draws of a person sum to zero.
 
     r_n = sqrt(N / (N - 1)) (e_n - mean(e)): every single draw is exactly N(0, 1), and two of them correlate by
@@ -80,7 +103,7 @@ def balanced_draws(persons: int, N: int, rng: np.random.Generator) -> Array:
     posterior, without the sampling error of a few draws. N = 1 is a plain draw. Person after person, so that a person's
     draws do not depend on how many come in one batch.
     """
-    e = rng.standard_normal((persons, N, J, 5), dtype=np.float32)
+    e = normals(rng, slice(0, persons), (N, J, 5))
     if N == 1:
         return e
     return ((e - e.mean(axis=1, keepdims=True)) * np.float32(np.sqrt(N / (N - 1)))).astype(np.float32)
@@ -106,7 +129,7 @@ class StartDraws:
         return start_parameters(uv, covariance, confidence, np.broadcast_to(xyz[:, None], (*shape, 3)), spread)
 
 
-def draw_starts(uv: Array, confidence: Array, view: PersonView, mixture: Mixture | None, N: int, rng: np.random.Generator) -> StartDraws:
+def draw_starts(uv: Array, confidence: Array, view: PersonView, mixture: Mixture | None, N: int, rng: Draws) -> StartDraws:
     """Draw N starts for each of B people from the start distribution H_K (all but x, y, z, which the encoder gives).
 
     uv (B, 17, 2) in the image, confidence (B, 17), 0 for a joint that nobody saw. Without a mixture every sample starts
@@ -117,6 +140,7 @@ def draw_starts(uv: Array, confidence: Array, view: PersonView, mixture: Mixture
     keypoints = view.to_person(np.where(confidence[..., None] > 0, uv, 0.0).astype(np.float32))[:, None]
     if mixture is None:
         return StartDraws(np.broadcast_to(keypoints, (B, N, J, 2)), None, confidence, balanced_draws(B, N, rng))
+    assert isinstance(rng, np.random.Generator)  # PoseRuntime has seen to it
     # A generator of their own for the components: the draws around them then follow person after person, as without one.
     components = np.random.default_rng(rng.integers(2**63))
     _, mean, cholesky = draw(mixture, N, components, balanced=True)

@@ -3,7 +3,7 @@
 Two ways to what the denoiser needs of the past. A causal encoder (:mod:`diffpose_edge.runtime.frame_caches`) is run over every frame
 and remembers. An encoder of whole windows (MixSTE) is run over the last F frames, every H-th frame only ("hop"): between two of its
 runs the denoiser goes on from the last pose and feature that it gave, which are then up to H - 1 frames old, but from the present
-keypoints.
+keypoints. Of a window the newest frame is answered, or the middle one, which is seen with its future and comes later.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from diffpose_edge.runtime.budget import Pace
 from diffpose_edge.runtime.call import Call, timed
 from diffpose_edge.runtime.estimate import PoseEstimate
 from diffpose_edge.runtime.frame_caches import FrameCaches
-from diffpose_edge.runtime.start import LEAST_OBSERVED, generator_of
+from diffpose_edge.runtime.start import LEAST_OBSERVED, Seed, draws_of, generator_of
 from diffpose_edge.skeleton import J
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 # Far above what fits on a camera's image: a stream keeps a window, or caches, for each.
 MOST_PEOPLE = 4096
+OUTPUTS = ("last", "middle")
 
 
 class CausalBackend(Backend, Protocol):
@@ -44,13 +45,17 @@ class CausalBackend(Backend, Protocol):
 
 
 class Past(Protocol):
-    """What a stream knows of the frames before, and makes the context of."""
+    """What a stream knows of the frames before, and makes the context of. ``frame``: which one of a window is answered."""
 
-    def shown(self, frame: Keypoints, seen: NDArray[np.bool_]) -> Keypoints:
-        """Take in a frame (B, 17, 2) and return what the encoder is shown of it: the frame, or windows (B, F, 17, 2)."""
+    frame: int
+
+    def shown(self, frame: Keypoints, seen: NDArray[np.bool_]) -> tuple[Keypoints, NDArray[np.bool_]]:
+        """Take in a frame (B, 17, 2). Return what the encoder is shown of it, the frame or windows (B, F, 17, 2), and who (B,) was seen
+        in the frame that is answered.
+        """
 
     def context(self, backend: Backend, people: slice, observation: Array, seen: NDArray[np.bool_]) -> int:
-        """Bring the contexts of at most P people up to date; return the nanoseconds that the encoder took."""
+        """Bring the contexts of at most P people up to date; return the nanoseconds that the encoder took. ``seen``: who is answered."""
 
     def rows(self, people: slice) -> tuple[Array, Array | None]:
         """Return the contexts of these people in a batch of P: xyz (P, 17, 3) and features (P, 17, C')."""
@@ -67,15 +72,17 @@ class RememberedFrames:
         self.xyz: Array = backend.xyz
         self.features = backend.features
         self.caches = [backend.new_caches() for _ in range(0, people, self.P)]
+        self.frame = -1
 
-    def shown(self, frame: Keypoints, seen: NDArray[np.bool_]) -> Keypoints:
-        return frame
+    def shown(self, frame: Keypoints, seen: NDArray[np.bool_]) -> tuple[Keypoints, NDArray[np.bool_]]:
+        return frame, seen
 
     def context(self, backend: Backend, people: slice, observation: Array, seen: NDArray[np.bool_]) -> int:
-        caches, count = self.caches[people.start // self.P], people.stop - people.start
-        backend.observation[:count] = observation
-        backend.observation[count:] = 0.0
-        spent = timed(lambda: cast(CausalBackend, backend).encode_after(caches))
+        caches, count, spent = self.caches[people.start // self.P], people.stop - people.start, 0
+        if seen.any():
+            backend.observation[:count] = observation
+            backend.observation[count:] = 0.0
+            spent = timed(lambda: cast(CausalBackend, backend).encode_after(caches))
         for person in range(count):
             if seen[person]:
                 caches.store(person)
@@ -93,26 +100,31 @@ class RememberedFrames:
 class HeldContext:
     """The past as windows, and what the encoder last made of them: :class:`Past` of bundles with a MixSTE."""
 
-    def __init__(self, backend: Backend, people: int, hop: int):
+    def __init__(self, backend: Backend, people: int, hop: int, output: str):
         F = backend.shape.F
         self.P, self.hop = backend.shape.P, hop
+        self.frame = F - 1 if output == "last" else F // 2
         self.uv = np.zeros((people, F, J, 2), np.float32)
         self.confidence = np.zeros((people, F, J), np.float32)
         self.xyz = np.zeros((people, J, 3), np.float32)
         self.features = None if backend.features is None else np.zeros((people, *backend.features.shape[2:]), np.float32)
         self.begun = np.zeros(people, bool)
+        # In which frames of their window each person was really seen, and not only repeated.
+        self.seen = np.zeros((people, F), bool)
         # Frames since the encoder last ran for each person; at ``hop`` it is due.
         self.since = np.full(people, hop)
 
-    def shown(self, frame: Keypoints, seen: NDArray[np.bool_]) -> Keypoints:
+    def shown(self, frame: Keypoints, seen: NDArray[np.bool_]) -> tuple[Keypoints, NDArray[np.bool_]]:
         """Move every window on by one frame. A person's first frame fills theirs; where they are not seen the frame before is repeated."""
         new = seen & ~self.begun
         self.uv[new], self.confidence[new] = frame.uv[new, None], frame.confidence[new, None]
         for window, values in ((self.uv, frame.uv), (self.confidence, frame.confidence)):
             window[:, :-1] = window[:, 1:]
             window[seen, -1] = values[seen]
+        self.seen[:, :-1] = self.seen[:, 1:]
+        self.seen[:, -1] = seen
         self.begun |= seen
-        return Keypoints(self.uv, self.confidence)
+        return Keypoints(self.uv, self.confidence), self.seen[:, self.frame]
 
     def context(self, backend: Backend, people: slice, observation: Array, seen: NDArray[np.bool_]) -> int:
         since, count, spent = self.since[people], people.stop - people.start, 0
@@ -121,9 +133,9 @@ class HeldContext:
             backend.observation[:count] = observation
             backend.observation[count:] = 0.0
             spent = timed(backend.encode)
-            self.xyz[people][due] = backend.xyz[:count, -1][due]
+            self.xyz[people][due] = backend.xyz[:count, self.frame][due]
             if self.features is not None and backend.features is not None:
-                self.features[people][due] = backend.features[:count, -1][due]
+                self.features[people][due] = backend.features[:count, self.frame][due]
             since[due] = 0
         since += 1
         return spent
@@ -134,7 +146,7 @@ class HeldContext:
     def reset(self, person: int) -> None:
         for array in (self.uv, self.confidence, self.xyz, *(() if self.features is None else (self.features,))):
             array[person] = 0.0
-        self.begun[person] = False
+        self.begun[person] = self.seen[person] = False
         self.since[person] = self.hop
 
 
@@ -146,7 +158,14 @@ class VideoStream:
     """
 
     def __init__(
-        self, runtime: PoseRuntime, people: int, hop: int, seed: int | np.random.Generator | None, pace: Callable[[int], Pace], mode: str
+        self,
+        runtime: PoseRuntime,
+        people: int,
+        hop: int,
+        output: str,
+        seed: int | np.random.Generator | None,
+        pace: Callable[[int], Pace],
+        mode: str,
     ):
         manifest = runtime.bundle.manifest
         if type(people) is not int or not 1 <= people <= MOST_PEOPLE:
@@ -159,44 +178,62 @@ class VideoStream:
             )
         if manifest.causal is not None and hop != 1:
             raise DiffPoseEdgeError(f"expected no hop for a causal encoder, which has to be shown every frame; got a hop of {hop}")
-        self.people, self.hop = people, hop
+        if output not in OUTPUTS:
+            raise DiffPoseEdgeError(f"expected an output out of {', '.join(OUTPUTS)}, got {output!r}")
+        if output == "middle" and (manifest.causal is not None or hop != 1):
+            given = "a causal encoder" if manifest.causal is not None else f"a hop of {hop}"
+            raise DiffPoseEdgeError(f"the output 'middle' needs an encoder of windows and a hop of 1; got {given}")
+        self.people, self.hop, self.output = people, hop, output
         self._runtime, self._mode, self._rng = runtime, mode, generator_of(seed)
         self._batches = -(-people // manifest.shape.P)
         self._pace = pace(self._batches)
         with runtime._lock:
             backend = runtime._open()
             self._past: Past | None = (
-                HeldContext(backend, people, hop) if manifest.causal is None else RememberedFrames(cast(CausalBackend, backend), people)
+                HeldContext(backend, people, hop, output)
+                if manifest.causal is None
+                else RememberedFrames(cast(CausalBackend, backend), people)
             )
 
-    def push(self, keypoints: ArrayLike, confidence: ArrayLike | None = None, *, trace: bool = False) -> PoseEstimate:
-        """Take in the next frame and return the poses in it.
+    @property
+    def delay(self) -> int:
+        """How many frames later than the newest the one is that ``push`` answers."""
+        return 0 if self.output == "last" else (self._runtime.bundle.manifest.shape.F - 1) // 2
+
+    def push(self, keypoints: ArrayLike, confidence: ArrayLike | None = None, seed: Seed = None, *, trace: bool = False) -> PoseEstimate:
+        """Take in the next frame and return the poses in it, or in the frame ``delay`` before it.
 
         keypoints: (people, 17, 2), or (people, 17, 3) with the confidence as third number; of a single person (17, 2|3) will do.
         Row p is the same person in every frame, until ``reset(p)``. A person with fewer than 9 joints seen gets NaN, and the
-        frame leaves no trace of them but the time that passes. trace: keep every state.
+        frame leaves no trace of them but the time that passes; P people in a row of whom that is true cost nothing. With the
+        output "middle" a person's poses begin ``delay`` frames after they do: NaN until then. seed: draw from it, and not
+        from the stream's own. trace: keep every state.
 
-        Raises KeypointError, and then nothing has changed; RuntimeClosed.
+        Raises KeypointError, DiffPoseEdgeError for a seed that is none, and then nothing has changed; RuntimeClosed.
         """
         runtime = self._runtime
         asked = runtime._clock()
         frame = self._checked(keypoints, confidence)
+        rng = self._rng if seed is None else draws_of(seed, self.people)
         began = perf_counter_ns()
         with runtime._lock:
             past, backend = self._open(), runtime._open()
             seen = (frame.confidence > 0).sum(axis=-1) >= LEAST_OBSERVED
-            shown = past.shown(frame, seen)
+            shown, answered = past.shown(frame, seen)
             observation, uv, view = runtime._observed(shown)
-            newest = slice(None) if shown.uv.ndim == 3 else (slice(None), -1)
+            chosen = slice(None) if shown.uv.ndim == 3 else (slice(None), past.frame)
             # The slowest frame counts, in which the encoder runs for everybody: what takes turns with it would not be one stream.
             plan = self._pace.plan(self._batches, self._batches)
             due = self._pace.deadline(plan, asked)
-            request = runtime._request(uv[newest], shown.confidence[newest], plan, due, self._mode, self._rng, trace, view, None)
+            request = runtime._request(uv[chosen], shown.confidence[chosen], plan, due, self._mode, rng, trace, view, None)
             call = Call(backend, runtime.bundle.manifest, request)
-            call.observed[~seen] = False
+            call.observed[~answered] = False
             for people in call.in_batches():
-                call.context_ns += past.context(backend, people, observation[people], seen[people])
-                call.batch(people, *past.rows(people))
+                call.context_ns += past.context(backend, people, observation[people], answered[people])
+                if answered[people].any():
+                    call.batch(people, *past.rows(people))
+                else:
+                    call.skip(people)
             return call.finish(began)
 
     def reset(self, person: int | None = None) -> None:

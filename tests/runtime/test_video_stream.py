@@ -215,6 +215,81 @@ def test_a_person_who_was_not_seen_when_due_is_encoded_when_back(video, clip):
         assert not np.array_equal(stream.push(frame_of(clip, 5)).context, held)
 
 
+def test_the_middle_of_a_window_is_a_windows_own(golden_video_bundle, clip):
+    """Released weights draw nothing: a pass over the window answers all of its frames. Somebody unseen in the middle has no pose."""
+    gap = clip.confidence.copy()
+    gap[6] = 0.0
+    with PoseRuntime.load(golden_video_bundle, threads=1) as runtime, runtime.stream(output="middle", timesteps=(12, 0)) as stream:
+        assert stream.delay == 4
+        poses = [stream.push(clip.uv[i], gap[i]) for i in range(FRAMES)]
+        for i in range(4, FRAMES):
+            shown = [5 if f == 6 else f for f in range(max(0, i - 8), i + 1)]
+            shown = [shown[0]] * (9 - len(shown)) + shown
+            whole = runtime.estimate_clip(Keypoints(clip.uv[shown], clip.confidence[shown]), timesteps=(12, 0))
+            expected = np.concatenate([e.joints for e in whole])[4]
+            assert np.isnan(poses[i].joints).all() if i == 10 else np.array_equal(poses[i].joints[0], expected), i
+    assert all(np.isnan(pose.joints).all() for pose in poses[:4])
+
+
+# draws of people's own, and people who are not there
+
+
+@pytest.mark.parametrize("kind", ["causal_bundle", "golden_video_bundle"])
+def test_with_draws_of_their_own_a_person_does_not_depend_on_the_others(request, kind, clip):
+    steps = {"timesteps": (12, 0), "mode": "noised"} if kind == "golden_video_bundle" else {"timesteps": STEPS}
+    mine, again, others = np.random.default_rng(4), np.random.default_rng(4), np.random.default_rng(5)
+    with (
+        PoseRuntime.load(request.getfixturevalue(kind), threads=1) as runtime,
+        runtime.stream(people=3, **steps) as many,
+        runtime.stream(**steps) as one,
+    ):
+        for i in range(5):
+            crowd = frame_of(clip, i, 3)
+            crowd[:2, :, 0] += 0.3
+            crowd[0, :, 2] = i % 2
+            together = many.push(crowd, seed=[others, others, mine])
+            assert np.array_equal(together.samples[2], one.push(frame_of(clip, i), seed=[again]).samples[0])
+
+
+def test_an_estimate_too_takes_draws_for_each_person(conditioned_bundle, clip):
+    with PoseRuntime.load(conditioned_bundle, threads=1) as runtime:
+        crowd = np.concatenate([frame_of(clip, i) for i in range(3)])
+        together = runtime.estimate(crowd, seed=[np.random.default_rng(i) for i in range(3)], timesteps=STEPS)
+        for i in range(3):
+            assert np.array_equal(together.samples[i], runtime.estimate(crowd[i], seed=i, timesteps=STEPS).samples[0])
+
+
+def test_draws_for_another_number_of_people_are_refused(causal, clip):
+    with causal.stream(people=2, timesteps=STEPS) as stream:
+        for wrong in ([np.random.default_rng(0)], [1, 2]):
+            with pytest.raises(DiffPoseEdgeError, match="for each of the 2 people"):
+                stream.push(frame_of(clip, 0, 2), seed=wrong)
+            with pytest.raises(DiffPoseEdgeError, match="for each of the 2 people"):
+                causal.estimate(frame_of(clip, 0, 2), seed=wrong)
+
+
+@pytest.mark.parametrize("kind", ["causal_bundle", "conditioned_video_bundle", "golden_video_bundle"])
+def test_a_batch_in_which_nobody_is_seen_costs_nothing_and_changes_nothing(request, kind, clip, monkeypatch):
+    """Four people in batches of two, of whom the first two are unseen in every third frame: the others' poses are those of a runtime that
+    runs every batch."""
+    steps = {"timesteps": (12, 0), "mode": "noised"} if kind == "golden_video_bundle" else {"timesteps": STEPS}
+    with PoseRuntime.load(request.getfixturevalue(kind), threads=1) as runtime:
+        walks = []
+        walk = runtime._backend.walk
+        monkeypatch.setattr(runtime._backend, "walk", lambda *given: walks.append(1) or walk(*given))
+        with runtime.stream(people=4, seed=3, **steps) as stream, runtime.stream(people=4, seed=3, **steps) as other:
+            for i in range(9):
+                frame = frame_of(clip, i, 4)
+                both = frame.copy()
+                if i % 3 == 1:
+                    both[:2, :, 2] = 0.0
+                before = len(walks)
+                given, expected = stream.push(both), other.push(frame)
+                assert len(walks) - before == (3 if i % 3 == 1 else 4)
+                assert np.array_equal(given.samples[2:], expected.samples[2:])
+                assert np.isnan(given.joints[:2]).all() == (i % 3 == 1)
+
+
 # mistakes
 
 
@@ -227,7 +302,15 @@ def test_a_frame_encoder_has_no_stream(conditioned_bundle):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"), [({"people": 0}, "people"), ({"people": True}, "people"), ({"hop": 0}, "hop"), ({"hop": 1.5}, "hop")]
+    ("arguments", "told"),
+    [
+        ({"people": 0}, "people"),
+        ({"people": True}, "people"),
+        ({"hop": 0}, "hop"),
+        ({"hop": 1.5}, "hop"),
+        ({"output": "first"}, "output"),
+        ({"output": "middle", "hop": 2}, "hop of 1"),
+    ],
 )
 def test_numbers_that_are_none(video, arguments, told):
     with pytest.raises(DiffPoseEdgeError, match=told):
@@ -237,6 +320,8 @@ def test_numbers_that_are_none(video, arguments, told):
 def test_a_causal_encoder_takes_every_frame(causal):
     with pytest.raises(DiffPoseEdgeError, match="no hop for a causal encoder"):
         causal.stream(hop=2)
+    with pytest.raises(DiffPoseEdgeError, match=r"needs an encoder of windows.*a causal encoder"):
+        causal.stream(output="middle")
 
 
 def test_a_mistake_changes_nothing(causal, clip):
