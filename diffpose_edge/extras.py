@@ -34,6 +34,7 @@ OPTIONAL = {
     "tensorrt": Optional("tensorrt", "tensorrt", "build and run TensorRT engines"),
     "cuda.bindings": Optional("cuda-bindings", "cuda", "run engines on a GPU"),
     "pycuda": Optional("pycuda", "pycuda", "run engines on a GPU, instead of cuda-bindings"),
+    "scipy": Optional("scipy", "tracking", "keep people's identities in a stream (without it: tracking=None, and ids of your own)"),
     "pynvml": Optional("nvidia-ml-py", "telemetry", "power and clocks of an NVIDIA GPU in 'bench'"),
     "jinja2": Optional("jinja2", "report", "the HTML report of 'bench'"),
     "polygraphy": Optional("polygraphy", "export", "verify lower precisions, and build engines"),
