@@ -2,7 +2,21 @@
 
 from diffpose_edge.errors import DiffPoseEdgeError
 from diffpose_edge.runtime.estimate import PoseEstimate, Timings
+from diffpose_edge.runtime.one_euro import OneEuro
 from diffpose_edge.runtime.pose_runtime import PoseRuntime
+from diffpose_edge.runtime.pose_stream import PoseStream
+from diffpose_edge.runtime.stamps import StreamCounters
+from diffpose_edge.runtime.tracker import Tracking
 from diffpose_edge.runtime.video_stream import VideoStream
 
-__all__ = ["DiffPoseEdgeError", "PoseEstimate", "PoseRuntime", "Timings", "VideoStream"]
+__all__ = [
+    "DiffPoseEdgeError",
+    "OneEuro",
+    "PoseEstimate",
+    "PoseRuntime",
+    "PoseStream",
+    "StreamCounters",
+    "Timings",
+    "Tracking",
+    "VideoStream",
+]

@@ -35,7 +35,7 @@ UNWANTED = (
 RUN_A_BUNDLE = """
 import sys, json
 import numpy as np
-from diffpose_edge.runtime import PoseRuntime
+from diffpose_edge.runtime import PoseRuntime, PoseStream
 with PoseRuntime.load(sys.argv[1], threads=1) as runtime:
     shape = runtime.bundle.manifest.shape
     window = (17, 2) if shape.F == 1 else (shape.F, 17, 2)
@@ -47,6 +47,9 @@ with PoseRuntime.load(sys.argv[1], threads=1) as runtime:
     if shape.F > 1 or runtime.bundle.manifest.causal is not None:
         with runtime.stream(seed=0) as stream:
             assert np.isfinite(stream.push(np.random.default_rng(0).uniform(-1, 1, (17, 2))).joints).all()
+    with PoseStream(runtime, tracking=None) as stream:
+        stream.push(np.random.default_rng(0).uniform(-1, 1, (1, 17, 2)), 0, [5])
+        assert stream.get(60)[0].found
 print(json.dumps(sorted(sys.modules)))
 """
 
