@@ -30,7 +30,7 @@ class BodyEstimate:
     mean ``joints`` is; ``keypoints`` (17, 3): u, v normalised to the image, and confidence, as they went in.
 
     ``root`` (3,), metres: where the hip is in ``frame_id``, and ``root_covariance`` (3, 3); None where nobody worked it out.
-    ``steps``: K, the diffusion steps that were walked; ``truncated``: whether a deadline cut them short. ``latency_ns``: from the
+    ``steps``: the diffusion steps that were walked, fewer than K where a deadline cut them short (``truncated``). ``latency_ns``: from the
     keypoints' arrival to this estimate.
     """
 
@@ -86,7 +86,8 @@ def bodies_of(
             estimate.observed[b],
             samples=estimate.samples[b],
             keypoints=None if seen is None else seen[b],
-            steps=len(estimate.timings.steps),
+            steps=len(estimate.timings.steps) if estimate.walked is None else int(estimate.walked[b]),
+            truncated=estimate.truncated,
             latency_ns=latency_ns,
         )
         for b, body_id in enumerate(body_ids)

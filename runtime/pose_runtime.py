@@ -128,8 +128,8 @@ class PoseRuntime:
             return cls(loaded, OnnxRuntimeCudaBackend(loaded.manifest, loaded.graphs(precision), device), precision=precision)
         from diffpose_edge.runtime.onnxruntime_backend import OnnxRuntimeBackend
 
-        made = OnnxRuntimeBackend(loaded.manifest, loaded.graphs(precision, for_cpu=not portable), threads)
-        return cls(loaded, made, precision=precision, for_cpu=not portable)
+        graphs = loaded.graphs(precision, for_cpu=not portable)
+        return cls(loaded, OnnxRuntimeBackend(loaded.manifest, graphs, threads), precision=precision, for_cpu=not portable)
 
     def estimate(
         self,

@@ -47,7 +47,8 @@ class PoseStream:
     ages by the frames that are missing. smoothing: a :class:`OneEuro` filter on the joints. back_pressure: "latest" or "queue(n)":
     how many frames may wait, the oldest being dropped. on_bodies: called in the stream's thread with each frame's bodies. frame_id: of
     the bodies. seed: body b's draws are those of ``numpy.random.default_rng([seed, b])``, whoever else is there. timesteps, steps,
-    sampler, mode: as for ``PoseRuntime.estimate``.
+    sampler, mode: as for ``PoseRuntime.estimate``; so is budget_ms, for all of a frame's people together (of video bundles with the
+    crowd "nearest" alone). It counts from when the frame's turn comes: a frame that waits loses none of it.
 
     Raises DiffPoseEdgeError for an option that is none or that the bundle cannot have, MissingPackage for a tracker without scipy.
     """
@@ -71,6 +72,7 @@ class PoseStream:
         timesteps: Sequence[int] | None = None,
         steps: int | None = None,
         sampler: str | None = None,
+        budget_ms: float | None = None,
         mode: str | None = None,
     ):
         if type(max_missed) is not int or max_missed < 0:
@@ -83,10 +85,10 @@ class PoseStream:
             if value is not None and not isinstance(value, kind):
                 raise DiffPoseEdgeError(f"expected {name} as a {kind.__name__}, or None; got {value!r}")
         waiting = waiting_frames(back_pressure)
-        walk = Walk(timesteps=timesteps, steps=steps, sampler=sampler, mode=mode)
+        walk = Walk(timesteps=timesteps, steps=steps, sampler=sampler, budget_ms=budget_ms, mode=mode)
         self._counters = StreamCounters()
         self._stamps = Stamps(max_gap_ns, period_ns, self._counters)
-        poses = slot_poses(runtime, hop, output, walk)
+        poses = slot_poses(runtime, hop, output, walk, crowd)
         slots = Slots(runtime.bundle.manifest.shape.P, crowd, poses.delay)
         self._identities: Identities = GivenIdentities(max_missed) if tracking is None else Tracker(tracking, max_missed)
         own_seed = secrets.randbits(63) if seed is None else seed

@@ -21,6 +21,7 @@ class Walk(TypedDict, total=False):
     timesteps: Sequence[int] | None
     steps: int | None
     sampler: str | None
+    budget_ms: float | None
     mode: str | None
 
 
@@ -59,7 +60,7 @@ class FramePoses:
                 f"got a hop of {hop!r} and {output!r}"
             )
         # A mistake shows where it is made, and not at the first frame.
-        runtime._plan(walk.get("timesteps"), walk.get("steps"), walk.get("sampler"))
+        runtime._pace(walk.get("timesteps"), walk.get("steps"), walk.get("sampler"), walk.get("budget_ms"))
         runtime._mode(walk.get("mode"))
         self.delay = 0
         self._runtime, self._walk = runtime, walk
@@ -148,8 +149,17 @@ class VideoPoses:
         return self._nobody if own is None or self._age[slot] <= self.delay else own
 
 
-def slot_poses(runtime: PoseRuntime, hop: int, output: str, walk: Walk) -> SlotPoses:
-    """Return what makes the poses of a bundle's kind. Raises DiffPoseEdgeError for a hop or output that it cannot have, TimestepError."""
+def slot_poses(runtime: PoseRuntime, hop: int, output: str, walk: Walk, crowd: str) -> SlotPoses:
+    """Return what makes the poses of a bundle's kind.
+
+    Raises DiffPoseEdgeError for a hop or output that it cannot have, or for a budget of a video bundle whose number of people has no
+    limit: each further P of them are a stream of their own, which knows nothing of the others' time. TimestepError, BudgetError.
+    """
     manifest = runtime.bundle.manifest
     of_video = manifest.causal is not None or manifest.shape.F > 1
+    if of_video and walk.get("budget_ms") is not None and crowd != "nearest":
+        raise DiffPoseEdgeError(
+            f"expected crowd='nearest' beside a budget, for a bundle with a video encoder: with more people than its "
+            f"P = {manifest.shape.P} every frame would take a multiple of it; got {crowd!r}"
+        )
     return VideoPoses(runtime, hop, output, walk) if of_video else FramePoses(runtime, hop, output, walk)

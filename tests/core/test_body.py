@@ -16,7 +16,15 @@ def estimate_of(B: int, N: int = 4, K: int = 3) -> SimpleNamespace:
     covariance = np.broadcast_to(np.eye(3, dtype=np.float32), (B, 17, 3, 3)) * np.arange(1, B + 1, dtype=np.float32)[:, None, None, None]
     timings = SimpleNamespace(steps=np.zeros(K))
     observed = rng.random((B, 17)) > 0.3
-    return SimpleNamespace(joints=samples.mean(axis=1), covariance=covariance, samples=samples, observed=observed, timings=timings)
+    return SimpleNamespace(
+        joints=samples.mean(axis=1),
+        covariance=covariance,
+        samples=samples,
+        observed=observed,
+        timings=timings,
+        truncated=False,
+        walked=None,
+    )
 
 
 def test_each_person_has_their_own_rows():
@@ -39,6 +47,14 @@ def test_a_person_without_a_pose_is_there_and_not_found():
     estimate = estimate_of(2)
     estimate.joints[1] = np.nan
     assert [body.found for body in bodies_of(estimate, [0, 1], 0, "camera")] == [True, False]
+
+
+def test_each_person_says_how_far_they_were_walked():
+    estimate = estimate_of(3)
+    estimate.truncated, estimate.walked = True, np.array([3, 2, 0])
+    bodies = bodies_of(estimate, [0, 1, 2], 0, "camera")
+    assert [body.steps for body in bodies] == [3, 2, 0]
+    assert all(body.truncated for body in bodies)
 
 
 def test_numbers_that_differ_are_refused():
