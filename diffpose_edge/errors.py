@@ -85,3 +85,11 @@ class RuntimeClosed(DiffPoseEdgeError):
 
 class TrainingError(DiffPoseEdgeError):
     """A training cannot be started, or cannot go on from what is on disk."""
+
+
+class VideoError(DiffPoseEdgeError):
+    """A video cannot be opened, is damaged, or shows nobody."""
+
+
+class DetectorError(DiffPoseEdgeError):
+    """The detector's environment cannot be made, or its process does not start, fails, or says what it should not."""

@@ -38,6 +38,8 @@ OPTIONAL = {
     "pynvml": Optional("nvidia-ml-py", "telemetry", "power and clocks of an NVIDIA GPU in 'bench'"),
     "jinja2": Optional("jinja2", "report", "the HTML report of 'bench'"),
     "polygraphy": Optional("polygraphy", "export", "verify lower precisions, and build engines"),
+    "av": Optional("av", "detector", "read videos, and write them"),
+    "platformdirs": Optional("platformdirs", "detector", "find the folder for the detector's environment"),
     "openvino": Optional("openvino", "peers", "measure OpenVINO beside the runtime"),
 }
 
