@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffpose_edge.atomic import atomic_file
+from diffpose_edge.errors import OutputError
 from diffpose_edge.extras import require
 from diffpose_edge.keypoints import Keypoints, denormalise
 from diffpose_edge.skeleton import BONES, JOINTS
@@ -21,7 +23,11 @@ RIGHT, LEFT, TRUNK, GHOST = "#c1440e", "#1f5fa8", "#333333", "#9a9a9a"
 
 @dataclass(frozen=True)
 class ClipPoses:
-    """What is drawn: keypoints (frames, 17, 2), joints (frames, 17, 3), samples (frames, N, 17, 3), and where the frame was."""
+    """What is drawn: keypoints (frames, 17, 2), joints (frames, 17, 3), samples (frames, N, 17, 3), and where the frame was.
+
+    ``pictures``, if given, returns a frame's image (h, w, 3), RGB, which the keypoints are drawn over. It is asked for one frame after
+    another.
+    """
 
     keypoints: Keypoints
     joints: NDArray[np.float32]
@@ -29,6 +35,7 @@ class ClipPoses:
     image_size: tuple[float, float]
     fps: float
     caption: str
+    pictures: Callable[[int], NDArray[np.uint8]] | None = None
 
 
 def _colour(bone: tuple[int, int]) -> str:
@@ -45,6 +52,8 @@ def _draw_2d(axes: Any, clip: ClipPoses, frame: int) -> None:
     side = 1.25 * max(extents, default=max(w, h))
     xy, seen = xy[frame], seen[frame]
     centre = (xy[seen].min(axis=0) + xy[seen].max(axis=0)) / 2 if seen.any() else np.array([w, h]) / 2
+    if clip.pictures is not None:
+        _draw_picture(axes, clip.pictures(frame), centre, side)
     for i, j in BONES:
         if seen[i] and seen[j]:
             axes.plot(*xy[[i, j]].T, color=_colour((i, j)), linewidth=1.8)
@@ -55,6 +64,14 @@ def _draw_2d(axes: Any, clip: ClipPoses, frame: int) -> None:
     axes.set(xlim=(x - half, x + half), ylim=(y + half, y - half), aspect="equal")
     axes.tick_params(labelsize=5)
     axes.set_title(f"2D input, frame {frame}, {frame / clip.fps:.1f} s" + ("" if seen.any() else ": nobody found"), fontsize=8)
+
+
+def _draw_picture(axes: Any, picture: NDArray[np.uint8], centre: NDArray[np.float64], side: float) -> None:
+    """Draw the part of a picture that the window around ``centre`` shows: the rest would only cost time."""
+    h, w = picture.shape[:2]
+    left, top = np.clip(np.floor(centre - side / 2), 0, (w - 1, h - 1)).astype(int)
+    right, bottom = np.clip(np.ceil(centre + side / 2), (left + 1, top + 1), (w, h)).astype(int)
+    axes.imshow(picture[top:bottom, left:right], extent=(left, right, bottom, top), alpha=0.8)
 
 
 def _reach(clip: ClipPoses) -> float:
@@ -107,12 +124,10 @@ def draw_png(clip: ClipPoses, frames: Sequence[int], out: str | Path) -> None:
         figure.savefig(temporary, format="png")
 
 
-def draw_gif(clip: ClipPoses, frames: Sequence[int], out: str | Path, progress: Callable[[], None] = lambda: None) -> None:
-    """Draw the given frames as an animation at the clip's own speed, 2D input beside 3D pose. Raises OutputError."""
+def _drawn(clip: ClipPoses, frames: Sequence[int], progress: Callable[[], None]) -> Iterator[NDArray[np.uint8]]:
+    """Yield a picture (h, w, 3) of each of the frames, 2D input beside 3D pose; tell ``progress`` after each."""
     figure, canvas = _figure(2, 1)
-    from PIL import Image
-
-    reach, images = _reach(clip), []
+    reach = _reach(clip)
     _legend(figure, clip)
     left, right = figure.add_subplot(1, 2, 1), figure.add_subplot(1, 2, 2, projection="3d")
     for frame in frames:
@@ -121,11 +136,45 @@ def draw_gif(clip: ClipPoses, frames: Sequence[int], out: str | Path, progress: 
         _draw_2d(left, clip, frame)
         _draw_3d(right, clip, frame, reach)
         canvas.draw()
-        images.append(Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy()).quantize(64))
+        yield np.asarray(canvas.buffer_rgba())[..., :3].copy()
         progress()
-    stride = frames[1] - frames[0] if len(frames) > 1 else 1
+
+
+def draw_gif(clip: ClipPoses, frames: Sequence[int], out: str | Path, progress: Callable[[], None] = lambda: None) -> None:
+    """Draw the given frames as an animation at the clip's own speed, 2D input beside 3D pose. Raises OutputError."""
+    require("PIL")
+    from PIL import Image
+
+    images = [Image.fromarray(picture).quantize(64) for picture in _drawn(clip, frames, progress)]
     with atomic_file(out) as temporary:
-        images[0].save(temporary, format="GIF", save_all=True, append_images=images[1:], duration=round(1000 * stride / clip.fps), loop=0)
+        duration = round(1000 * _stride(frames) / clip.fps)
+        images[0].save(temporary, format="GIF", save_all=True, append_images=images[1:], duration=duration, loop=0)
+
+
+def draw_mp4(clip: ClipPoses, frames: Sequence[int], out: str | Path, progress: Callable[[], None] = lambda: None) -> None:
+    """Draw the given frames, evenly spaced, as an H.264 video at the clip's own speed. Raises OutputError."""
+    require("av")
+    import av
+    from av.codec.codec import UnknownCodecError
+
+    rate = Fraction(clip.fps / _stride(frames)).limit_denominator(1000)
+    with atomic_file(out) as temporary, av.open(str(temporary), "w", format="mp4") as container:
+        try:
+            stream = container.add_stream("libx264", rate=rate)
+        except UnknownCodecError:
+            raise OutputError(f"cannot write {out}: this PyAV has no H.264 encoder (PyPI's has); choose a .gif") from None
+        stream.pix_fmt = "yuv420p"
+        for i, picture in enumerate(_drawn(clip, frames, progress)):
+            # Colour is kept for every other pixel, so the sides have to be even.
+            image = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture[: len(picture) // 2 * 2, : picture.shape[1] // 2 * 2]))
+            if i == 0:
+                stream.width, stream.height = image.width, image.height
+            container.mux(stream.encode(image))
+        container.mux(stream.encode())
+
+
+def _stride(frames: Sequence[int]) -> int:
+    return frames[1] - frames[0] if len(frames) > 1 else 1
 
 
 def _legend(figure: Any, clip: ClipPoses) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import typer
 
 from diffpose_edge.atomic import atomic_file, check_file_place
 from diffpose_edge.camera_files import load_camera
+from diffpose_edge.cli.results import results_of
 from diffpose_edge.cli.terminal import counting, parsed_timesteps, say, telling
 from diffpose_edge.errors import OutputError
 from diffpose_edge.facing import facing
@@ -87,8 +88,7 @@ def run(
             for estimate in runtime.estimate_clip(shown, seed, **asked, mode=mode, trace=trace):
                 estimates.append(estimate)
                 done(len(estimate.joints))
-        names = ("joints", "context", "samples", "covariance", "observed")
-        results: dict[str, Any] = {name: np.concatenate([getattr(e, name) for e in estimates]) for name in names}
+        results = results_of(estimates)
         if view is not None:
             results.update(turned_back(results, view))
         if taken_by is not None:

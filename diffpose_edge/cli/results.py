@@ -1,0 +1,18 @@
+"""What the commands write of a clip's estimates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from diffpose_edge.runtime.estimate import PoseEstimate
+
+RESULTS = ("joints", "context", "samples", "covariance", "observed")
+
+
+def results_of(estimates: Sequence[PoseEstimate]) -> dict[str, Any]:
+    """Join the estimates of consecutive frames: arrays (frames, …) by name, see ``diffpose-edge run --help``."""
+    return {name: np.concatenate([getattr(estimate, name) for estimate in estimates]) for name in RESULTS}
