@@ -24,6 +24,7 @@ from diffpose_edge.cli import (
     sensitivity,
     train,
     verify,
+    video,
 )
 
 app = typer.Typer(
@@ -54,6 +55,7 @@ def _options(
 
 app.command("export")(export.export)
 app.command("run")(run.run)
+app.command("video")(video.video)
 app.command("calibrate")(calibrate.calibrate)
 app.command("search-steps")(search_steps.search_steps)
 app.command("sensitivity")(sensitivity.sensitivity)

@@ -26,6 +26,7 @@ ABILITIES = {
     "build TensorRT engines": (("tensorrt", "tensorrt_rtx"), (DRIVER, "tensorrt_rtx"), ("onnx",), ("polygraphy",)),
     "export and verify": EXPORTER,
     "train": (("torch",), ("safetensors",)),
+    "read videos": (("av",), ("platformdirs",), ("onnxruntime",)),
     "draw the demo's pictures": (("matplotlib",), ("PIL",)),
 }
 

@@ -53,6 +53,7 @@ def test_the_wheel_has_data_types_marker_licences_and_entry_point(wheel):
         "data/README.md",
         "weights/frame/denoiser.safetensors",
         "benchmarks/bench_report.html.j2",
+        "detector/requirements.txt",
         "weights/causal/context.safetensors",
     ):
         assert f"diffpose_edge/{wanted}" in inside
@@ -64,7 +65,7 @@ def test_the_wheel_has_data_types_marker_licences_and_entry_point(wheel):
         metadata = content.read(f"{info}/METADATA").decode()
     base = [line for line in metadata.splitlines() if line.startswith("Requires-Dist") and "extra ==" not in line]
     assert base == ["Requires-Dist: numpy>=1.23"]
-    for extra in ("export", "cpu", "tensorrt", "cuda", "pycuda", "train", "report", "telemetry", "ros", "cli", "test"):
+    for extra in ("export", "cpu", "tensorrt", "cuda", "pycuda", "train", "report", "telemetry", "detector", "ros", "cli", "test"):
         assert f"Provides-Extra: {extra}" in metadata
 
 
