@@ -93,3 +93,5 @@ class VideoError(DiffPoseEdgeError):
 
 class DetectorError(DiffPoseEdgeError):
     """The detector's environment cannot be made, or its process does not start, fails, or says what it should not."""
+class ViewError(DiffPoseEdgeError):
+    """Results cannot be shown: they are not what 'run' writes, do not belong together, or are too many for one page."""
