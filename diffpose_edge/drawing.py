@@ -25,14 +25,14 @@ RIGHT, LEFT, TRUNK, GHOST = "#c1440e", "#1f5fa8", "#333333", "#9a9a9a"
 class ClipPoses:
     """What is drawn: keypoints (frames, 17, 2), joints (frames, 17, 3), samples (frames, N, 17, 3), and where the frame was.
 
-    ``pictures``, if given, returns a frame's image (h, w, 3), RGB, which the keypoints are drawn over. It is asked for one frame after
-    another.
+    ``image_size`` (w, h), pixels; None: not known, the 2D input is drawn in normalised coordinates. ``pictures``, if given, returns a
+    frame's image (h, w, 3), RGB, which the keypoints are drawn over. It is asked for one frame after another.
     """
 
     keypoints: Keypoints
     joints: NDArray[np.float32]
     samples: NDArray[np.float32]
-    image_size: tuple[float, float]
+    image_size: tuple[float, float] | None
     fps: float
     caption: str
     pictures: Callable[[int], NDArray[np.uint8]] | None = None
@@ -44,14 +44,15 @@ def _colour(bone: tuple[int, int]) -> str:
 
 
 def _draw_2d(axes: Any, clip: ClipPoses, frame: int) -> None:
-    """Draw one frame's keypoints in a window that follows the person; its axes show where in the image that is (pixels)."""
-    w, h = clip.image_size
-    xy = denormalise(clip.keypoints.uv, clip.image_size)
+    """Draw one frame's keypoints in a window that follows the person; its axes show where in the image that is."""
+    known = clip.image_size is not None
+    xy = denormalise(clip.keypoints.uv, clip.image_size) if clip.image_size is not None else clip.keypoints.uv
     seen = clip.keypoints.confidence > 0
     extents = [np.ptp(xy[f, seen[f]], axis=0).max() for f in np.flatnonzero(seen.any(axis=1))]
+    w, h = clip.image_size or (2.0, 2.0)
     side = 1.25 * max(extents, default=max(w, h))
     xy, seen = xy[frame], seen[frame]
-    centre = (xy[seen].min(axis=0) + xy[seen].max(axis=0)) / 2 if seen.any() else np.array([w, h]) / 2
+    centre = (xy[seen].min(axis=0) + xy[seen].max(axis=0)) / 2 if seen.any() else np.array([w, h]) * (0.5 if known else 0.0)
     if clip.pictures is not None:
         _draw_picture(axes, clip.pictures(frame), centre, side)
     for i, j in BONES:
@@ -59,7 +60,8 @@ def _draw_2d(axes: Any, clip: ClipPoses, frame: int) -> None:
             axes.plot(*xy[[i, j]].T, color=_colour((i, j)), linewidth=1.8)
     for joint in map(int, np.flatnonzero(seen)):
         axes.plot(*xy[joint], marker="o", markersize=3, color="black", alpha=0.3 + 0.7 * float(clip.keypoints.confidence[frame, joint]))
-    axes.plot([0, w, w, 0, 0], [0, 0, h, h, 0], color=GHOST, linewidth=0.8)
+    if known:
+        axes.plot([0, w, w, 0, 0], [0, 0, h, h, 0], color=GHOST, linewidth=0.8)
     (x, y), half = centre, side / 2
     axes.set(xlim=(x - half, x + half), ylim=(y + half, y - half), aspect="equal")
     axes.tick_params(labelsize=5)
@@ -102,13 +104,13 @@ def _draw_3d(axes: Any, clip: ClipPoses, frame: int, reach: float) -> None:
     axes.tick_params(labelsize=5, pad=-3)
 
 
-def _figure(columns: int, rows: int) -> tuple[Any, Any]:
+def _figure(columns: int, rows: int, dpi: int = 100) -> tuple[Any, Any]:
     require("matplotlib", "PIL")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     # Made without pyplot: no display is looked for, and nothing global is left behind.
-    figure = Figure(figsize=(3.0 * columns, 3.0 * rows + 0.6), dpi=100, layout="constrained")
+    figure = Figure(figsize=(3.0 * columns, 3.0 * rows + 0.6), dpi=dpi, layout="constrained")
     return figure, FigureCanvasAgg(figure)
 
 
@@ -124,9 +126,9 @@ def draw_png(clip: ClipPoses, frames: Sequence[int], out: str | Path) -> None:
         figure.savefig(temporary, format="png")
 
 
-def _drawn(clip: ClipPoses, frames: Sequence[int], progress: Callable[[], None]) -> Iterator[NDArray[np.uint8]]:
-    """Yield a picture (h, w, 3) of each of the frames, 2D input beside 3D pose; tell ``progress`` after each."""
-    figure, canvas = _figure(2, 1)
+def _drawn(clip: ClipPoses, frames: Sequence[int], dpi: int, progress: Callable[[], None]) -> Iterator[NDArray[np.uint8]]:
+    """Yield a picture (h, w, 3) of each of the frames, 2D input beside 3D pose; tell ``progress`` after each. 6 by 3.6 inches."""
+    figure, canvas = _figure(2, 1, dpi)
     reach = _reach(clip)
     _legend(figure, clip)
     left, right = figure.add_subplot(1, 2, 1), figure.add_subplot(1, 2, 2, projection="3d")
@@ -145,7 +147,7 @@ def draw_gif(clip: ClipPoses, frames: Sequence[int], out: str | Path, progress: 
     require("PIL")
     from PIL import Image
 
-    images = [Image.fromarray(picture).quantize(64) for picture in _drawn(clip, frames, progress)]
+    images = [Image.fromarray(picture).quantize(64) for picture in _drawn(clip, frames, 100, progress)]
     with atomic_file(out) as temporary:
         duration = round(1000 * _stride(frames) / clip.fps)
         images[0].save(temporary, format="GIF", save_all=True, append_images=images[1:], duration=duration, loop=0)
@@ -164,7 +166,7 @@ def draw_mp4(clip: ClipPoses, frames: Sequence[int], out: str | Path, progress: 
         except UnknownCodecError:
             raise OutputError(f"cannot write {out}: this PyAV has no H.264 encoder (PyPI's has); choose a .gif") from None
         stream.pix_fmt = "yuv420p"
-        for i, picture in enumerate(_drawn(clip, frames, progress)):
+        for i, picture in enumerate(_drawn(clip, frames, 200, progress)):
             # Colour is kept for every other pixel, so the sides have to be even.
             image = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture[: len(picture) // 2 * 2, : picture.shape[1] // 2 * 2]))
             if i == 0:
@@ -179,5 +181,6 @@ def _stride(frames: Sequence[int]) -> int:
 
 def _legend(figure: Any, clip: ClipPoses) -> None:
     figure.suptitle(clip.caption, fontsize=9, wrap=True)
-    key = "red: right   blue: left   dark: trunk   grey: single samples   2D in pixels, 3D in metres relative to the hip"
+    units = "2D in pixels" if clip.image_size is not None else "2D normalised"
+    key = f"red: right   blue: left   dark: trunk   grey: single samples   {units}, 3D in metres relative to the hip"
     figure.supxlabel(key, fontsize=7)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
 
 from diffpose_edge.atomic import atomic_file, check_file_place
 from diffpose_edge.camera_files import load_camera
+from diffpose_edge.cli.call_times import call_times
 from diffpose_edge.cli.results import results_of
 from diffpose_edge.cli.terminal import counting, parsed_timesteps, say, telling
 from diffpose_edge.errors import OutputError
@@ -58,6 +59,7 @@ def run(
     (frames,N,17,3), covariance (frames,17,3,3) and observed (frames,17). Frames in which too few joints were seen are NaN.
     With --camera also root (frames,3), where the hip is in the camera's frame, root_covariance (frames,3,3) and joints_camera
     (frames,17,3), the pose put there.
+    call_ms (frames), step_ms (frames,K) and call_frames (frames) tell of the call that each frame came from.
     """
     from diffpose_edge.runtime import PoseRuntime
     from diffpose_edge.runtime.plan import checked_sampler
@@ -93,6 +95,7 @@ def run(
             results.update(turned_back(results, view))
         if taken_by is not None:
             results.update(placed_clip(results, clip, taken_by, stature))
+        results.update(call_times(estimates))
         if trace:
             # Stored by frame; the estimates hold it by step.
             results["trajectory"] = np.concatenate([np.moveaxis(e.trajectory, 1, 0) for e in estimates if e.trajectory is not None])

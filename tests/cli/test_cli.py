@@ -33,6 +33,7 @@ from diffpose_edge.tolerances import FP32_STATE_REL, REFERENCE_ABS, pose_budget_
 from .conftest import Run
 
 DOCUMENTED = {"joints": (17, 3), "context": (17, 3), "samples": (3, 17, 3), "covariance": (17, 3, 3), "observed": (17,)}
+TIMES = {"call_ms": (), "call_frames": (), "step_ms": (2,)}
 
 
 @pytest.fixture
@@ -86,8 +87,13 @@ def test_force_replaces_a_bundle_whole(cli, pair, golden_bundle, tmp_path, name)
 def test_run_writes_the_documented_arrays_and_the_runtimes_own_numbers(estimated, golden, golden_bundle):
     uv = golden.expected["input_2d"]
     found = estimated({"keypoints": uv})
-    assert {name: array.shape for name, array in found.items()} == {name: (3, *shape) for name, shape in DOCUMENTED.items()}
-    assert {name: array.dtype.name for name, array in found.items()} == {n: "bool" if n == "observed" else "float32" for n in DOCUMENTED}
+    assert {name: array.shape for name, array in found.items()} == {name: (3, *shape) for name, shape in {**DOCUMENTED, **TIMES}.items()}
+    assert {name: found[name].dtype.name for name in DOCUMENTED} == {n: "bool" if n == "observed" else "float32" for n in DOCUMENTED}
+    # The bundle takes two at a time: the third frame has a call of its own.
+    np.testing.assert_array_equal(found["call_frames"], [2, 2, 1])
+    assert found["call_ms"][0] == found["call_ms"][1] != found["call_ms"][2]
+    assert (found["step_ms"] > 0).all()
+    assert (found["call_ms"] >= found["step_ms"].sum(axis=1)).all()
     assert found["observed"].all()
     with PoseRuntime.load(golden_bundle) as runtime:
         own = runtime.estimate(uv)
@@ -198,7 +204,7 @@ def test_video_encoder_through_export_run_and_verify(cli, golden, estimated, tmp
     # 13 frames: one window and a part of a second.
     uv = np.concatenate([golden.mixste_expected["input_2d"][0], golden.mixste_expected["input_2d"][1, :4]])
     found = estimated({"keypoints": uv}, bundle=bundle)
-    assert {name: array.shape for name, array in found.items()} == {name: (13, *shape) for name, shape in DOCUMENTED.items()}
+    assert {name: found[name].shape for name in DOCUMENTED} == {name: (13, *shape) for name, shape in DOCUMENTED.items()}
     np.savez(bundle.parent / "clip.npz", keypoints=uv)
     with PoseRuntime.load(bundle) as runtime:
         own = list(runtime.estimate_clip(load_keypoints(bundle.parent / "clip.npz")))
