@@ -10,11 +10,14 @@ import typer
 
 from diffpose_edge.atomic import atomic_file, output_error
 from diffpose_edge.bones import bone_length_variation
+from diffpose_edge.cli.call_times import call_times
 from diffpose_edge.cli.terminal import counting, say, stages
 from diffpose_edge.cli.verify import print_comparisons
 from diffpose_edge.clips import Clip, street_walk, trained_pair
 from diffpose_edge.drawing import ClipPoses, draw_gif, draw_png
 from diffpose_edge.extras import require
+from diffpose_edge.viewer import ClipResult, save_view
+from diffpose_edge.viewer.clip_result import times_of
 
 SEED = 0
 GIF_STRIDE = 5
@@ -24,12 +27,12 @@ PAIRS = ("frame", "video")
 def demo(
     folder: Annotated[Path, typer.Option("--out", help="Folder for the bundles, the results and the pictures.")] = Path("demo"),
 ) -> None:
-    """Do the main job on a real clip: trained weights, export, verify, run, picture.
+    """Do the main job on a real clip: trained weights, export, verify, run, pictures, a page to look at.
 
     The clip is 230 frames of a person walking in a street, the weights are those that ship: a frame pair and a video pair,
     both trained on synthetic views of motion capture alone.
     """
-    require("torch", "safetensors", "onnx", "onnxscript", "onnxruntime", "matplotlib", "PIL")
+    require("torch", "safetensors", "onnx", "onnxscript", "onnxruntime", "matplotlib", "PIL", "jinja2")
     clip = street_walk()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -61,7 +64,9 @@ def _one_pair(pair: str, clip: Clip, folder: Path) -> bool:
         for estimate in runtime.estimate_clip(clip.keypoints, SEED):
             estimates.append(estimate)
             done(len(estimate.joints))
-    results: dict[str, Any] = {name: np.concatenate([getattr(e, name) for e in estimates]) for name in ("joints", "samples", "covariance")}
+    names = ("joints", "context", "samples", "covariance", "observed")
+    results: dict[str, Any] = {name: np.concatenate([getattr(e, name) for e in estimates]) for name in names}
+    results.update(call_times(estimates))
     with atomic_file(folder / f"{pair}-poses.npz") as temporary, open(temporary, "wb") as file:
         np.savez(file, **results)
     joints = results["joints"]
@@ -77,5 +82,8 @@ def _one_pair(pair: str, clip: Clip, folder: Path) -> bool:
     frames = list(range(0, len(joints), GIF_STRIDE))
     with counting("drawing", len(frames)) as done:
         draw_gif(drawn, frames, folder / f"{pair}-poses.gif", lambda: done(1))
-    say(f"4. {pair}: {folder / f'{pair}-poses.png'} and {folder / f'{pair}-poses.gif'}")
+    times = times_of(len(joints), clip.fps)
+    shown = ClipResult(**results, times_s=times, keypoints=clip.keypoints, image_size=clip.image_size)
+    save_view(shown, folder / f"{pair}-poses.html", f"A walk in a street: {caption}")
+    say(f"4. {pair}: {', '.join(str(folder / f'{pair}-poses.{kind}') for kind in ('png', 'gif', 'html'))}")
     return report.passed

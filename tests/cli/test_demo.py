@@ -19,7 +19,7 @@ from diffpose_edge.keypoints import Keypoints
 # The demo draws some eighty frames, so its two runs are shared by all tests here.
 pytestmark = pytest.mark.slow
 PAIRS = ("frame", "video")
-LASTING = {f"{pair}-{what}" for pair in PAIRS for what in ("bundle", "poses.npz", "poses.png", "poses.gif")}
+LASTING = {f"{pair}-{what}" for pair in PAIRS for what in ("bundle", "poses.npz", "poses.png", "poses.gif", "poses.html")}
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def test_it_says_what_it_did(done):
     assert process.returncode == 0, process.stderr
     assert "FAILED" not in process.stdout
     for pair in PAIRS:
-        for text in (f"{pair}-bundle", f"{pair}-poses.png", f"{pair}-poses.gif"):
+        for text in (f"{pair}-bundle", f"{pair}-poses.png", f"{pair}-poses.gif", f"{pair}-poses.html"):
             assert str(folder / text) in process.stdout
     assert process.stdout.count("of 230 frames posed") == 2
 
@@ -85,6 +85,14 @@ def test_its_pictures_open_and_the_animation_moves(done, pair):
             frames.add(gif.convert("RGB").tobytes())
             assert gif.info["duration"] > 0
     assert len(frames) > 40
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_its_page_is_whole(done, pair):
+    page = (done[0] / f"{pair}-poses.html").read_text(encoding="utf-8")
+    assert page.endswith("</html>")
+    for text in ("230 frames in 7.6 s", "8 without a pose", "N = 5 samples", "K = 5 steps"):
+        assert text in page
 
 
 def test_a_second_run_into_the_same_folder_replaces_the_first(done, monkeypatch, capsys):
