@@ -14,16 +14,18 @@ SUB_PACKAGES = {
 }
 
 setup(
-    packages=["diffpose_edge", "diffpose_edge.cli", "diffpose_edge.detector", *SUB_PACKAGES],
+    packages=["diffpose_edge", "diffpose_edge.cli", "diffpose_edge.detector", "diffpose_edge.viewer", *SUB_PACKAGES],
     package_dir={
         "diffpose_edge": "diffpose_edge",
         "diffpose_edge.cli": "diffpose_edge/cli",
         "diffpose_edge.detector": "diffpose_edge/detector",
+        "diffpose_edge.viewer": "diffpose_edge/viewer",
         **SUB_PACKAGES,
     },
     package_data={
         "diffpose_edge": ["py.typed", "data/*", "weights/*/*.safetensors", "weights/*/schedules.json"],
         "diffpose_edge.detector": ["requirements.txt"],
         "diffpose_edge.benchmarks": ["*.j2"],
+        "diffpose_edge.viewer": ["page/*", "libraries/*"],
     },
 )

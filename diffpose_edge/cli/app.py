@@ -25,6 +25,7 @@ from diffpose_edge.cli import (
     train,
     verify,
     video,
+    view,
 )
 
 app = typer.Typer(
@@ -72,3 +73,4 @@ app.command("lint")(lint.lint)
 app.command("doctor")(doctor.doctor)
 app.command("demo")(demo.demo)
 app.command("convert")(convert.convert)
+app.command("view")(view.view)

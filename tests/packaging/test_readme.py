@@ -40,6 +40,7 @@ def test_every_command_of_the_readme_runs(folder):
         "verify",
         "inspect",
         "run",
+        "view",
         "doctor",
         "calibrate",
         "sensitivity",

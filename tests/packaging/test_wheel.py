@@ -54,12 +54,17 @@ def test_the_wheel_has_data_types_marker_licences_and_entry_point(wheel):
         "weights/frame/denoiser.safetensors",
         "benchmarks/bench_report.html.j2",
         "detector/requirements.txt",
+        "viewer/page/viewer.html.j2",
+        "viewer/page/stage.js",
+        "viewer/libraries/libraries.min.js",
+        "viewer/libraries/README.md",
         "weights/causal/context.safetensors",
     ):
         assert f"diffpose_edge/{wanted}" in inside
     info = f"diffpose_edge-{diffpose_edge.__version__}.dist-info"
     data = [f"diffpose_edge/data/LICENSE.{name}" for name in ("sports2d", "apache-2.0", "assimp")]
-    assert {f"{info}/licenses/{name}" for name in ("LICENSE", *data)} <= set(inside)
+    libraries = [f"diffpose_edge/viewer/libraries/LICENSE.{name}" for name in ("three", "uplot")]
+    assert {f"{info}/licenses/{name}" for name in ("LICENSE", *data, *libraries)} <= set(inside)
     with zipfile.ZipFile(wheel) as content:
         assert "diffpose-edge = diffpose_edge.cli:main" in content.read(f"{info}/entry_points.txt").decode()
         metadata = content.read(f"{info}/METADATA").decode()
