@@ -39,7 +39,6 @@ OPTIONAL = {
     "jinja2": Optional("jinja2", "report", "HTML pages: the report of 'bench', and 'view'"),
     "av": Optional("av", "report", "films of poses (mp4)"),
     "polygraphy": Optional("polygraphy", "export", "verify lower precisions, and build engines"),
-    "av": Optional("av", "detector", "read videos, and write them"),
     "platformdirs": Optional("platformdirs", "detector", "find the folder for the detector's environment"),
     "openvino": Optional("openvino", "peers", "measure OpenVINO beside the runtime"),
 }
