@@ -95,3 +95,11 @@ def lower_pose_budget_mm(precision: str, largest_m: float) -> tuple[float, float
     if precision == "fp16":
         return FP16_POSE_MEAN_MM * scale, FP16_POSE_WORST_MM * scale
     return INT8_POSE_MEAN_MM * scale, float("inf")
+
+
+# A quaternion against the rotation that it stands for: float64 rounding of a 4 x 4 eigenproblem. Measured 2e-15 at most on random turns
+# and on half turns.
+QUATERNION_ABS = 1e-13
+
+# The share of 4000 draws of a Gaussian that its 90 % ellipsoid encloses: a binomial deviation of 0.0047, five of them.
+ELLIPSOID_SHARE = 0.025
