@@ -77,6 +77,12 @@ class EngineMismatch(EngineError):
 
 class BudgetError(DiffPoseEdgeError):
     """A time budget cannot be kept on this machine, or nothing was measured that it could be judged by."""
+class BagError(DiffPoseEdgeError):
+    """A ROS 2 bag cannot be read, or has not the topics that were asked for."""
+
+
+class BridgeError(DiffPoseEdgeError):
+    """A bridge to another system cannot be opened: a domain, a topic or a port is not to be had."""
 
 
 class RuntimeClosed(DiffPoseEdgeError):

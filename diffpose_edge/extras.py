@@ -40,6 +40,9 @@ OPTIONAL = {
     "av": Optional("av", "report", "films of poses (mp4)"),
     "polygraphy": Optional("polygraphy", "export", "verify lower precisions, and build engines"),
     "platformdirs": Optional("platformdirs", "detector", "find the folder for the detector's environment"),
+    "cyclonedds": Optional("cyclonedds", "dds", "keypoints in and poses out over DDS"),
+    "rosbags": Optional("rosbags", "ros", "read and write ROS 2 bags"),
+    "foxglove": Optional("foxglove-sdk", "foxglove", "the live view in Foxglove"),
     "openvino": Optional("openvino", "peers", "measure OpenVINO beside the runtime"),
 }
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from diffpose_edge.errors import TimestepError
+from diffpose_edge.errors import KeypointError, TimestepError
 
 out = Console(highlight=False)
 if not out.is_terminal:
@@ -52,6 +52,16 @@ def parsed_timesteps(text: str | None) -> tuple[int, ...] | None:
         return tuple(int(part.replace("_", "x")) for part in text.split(","))
     except ValueError:
         raise TimestepError(f"expected timesteps as whole numbers separated by commas, such as 12,0; got {text!r}") from None
+
+
+def parsed_size(text: str | None) -> tuple[int, int] | None:
+    """Read "640x480" as (640, 480), the width and height of an image in pixels; None stays None. Raises KeypointError."""
+    if text is None:
+        return None
+    w, _, h = text.partition("x")
+    if not (w.isdecimal() and h.isdecimal() and int(w) and int(h)):
+        raise KeypointError(f"expected an image size in pixels such as 640x480, got {text!r}")
+    return int(w), int(h)
 
 
 @contextmanager
