@@ -21,6 +21,7 @@ def replay(
     ] = None,
     camera_topic: Annotated[str | None, typer.Option(help="CameraInfo of their images (default: the only one, if there is one).")] = None,
     poses_topic: Annotated[str, typer.Option(help="Topic of the poses, PoseArrays.")] = "/poses",
+    joints_topic: Annotated[str, typer.Option(help="Topic of joints with covariances, PointCloud2s.")] = "/joints",
     markers_topic: Annotated[str, typer.Option(help="Topic of what RViz shows, MarkerArrays.")] = "/body_markers",
     image_size: Annotated[str | None, typer.Option(metavar="WxH", help="The images' size, if no CameraInfo tells it.")] = None,
     normalised: Annotated[bool, typer.Option("--normalised", help="Keypoints are normalised, not pixels.")] = False,
@@ -34,7 +35,7 @@ def replay(
 ) -> None:
     """Estimate the poses of keypoints in a ROS 2 bag, and write both into a new bag with the same stamps. Needs no ROS."""
     from diffpose_edge.runtime import PoseRuntime
-    from diffpose_edge.runtime.bridges.bags import BagReader, BagWriter
+    from diffpose_edge.runtime.bridges.bags import BagReader, BagWriter, Topics
     from diffpose_edge.runtime.bridges.bags import replay as replay_bag
     from diffpose_edge.runtime.bridges.image_bodies import ImageBodies
     from diffpose_edge.runtime.bridges.plain_messages import POSE_ARRAY
@@ -57,8 +58,7 @@ def replay(
                 written,
                 keypoints_topic=keypoints,
                 camera_topic=camera_topic,
-                poses_topic=poses_topic,
-                markers_topic=markers_topic,
+                topics=Topics(poses_topic, joints_topic, markers_topic),
                 image_size=size,
                 normalised=normalised,
                 done=done,

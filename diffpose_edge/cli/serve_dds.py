@@ -20,6 +20,9 @@ def serve_dds(
         "/keypoints"
     ),
     poses_topic: Annotated[str, typer.Option(help="ROS name of the PoseArrays to publish: 17 poses a person, metres.")] = "/poses",
+    joints_topic: Annotated[
+        str, typer.Option(help="ROS name of the PointCloud2 of joints with ids and covariances; empty: none.")
+    ] = "/joints",
     camera_topic: Annotated[
         str | None, typer.Option(help="ROS name of the CameraInfo: keypoints are pixels of the image that it tells of.")
     ] = None,
@@ -68,6 +71,7 @@ def serve_dds(
                 domain=domain,
                 keypoints_topic=keypoints_topic,
                 poses_topic=poses_topic,
+                joints_topic=joints_topic or None,
                 camera_topic=camera_topic,
                 image_size=size,
                 frame_id=frame_id,

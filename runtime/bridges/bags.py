@@ -16,6 +16,7 @@ from diffpose_edge.body import BodyEstimate
 from diffpose_edge.errors import BagError
 from diffpose_edge.extras import require
 from diffpose_edge.runtime.bridges.image_bodies import ImageBodies
+from diffpose_edge.runtime.bridges.joint_cloud import POINT_CLOUD, point_cloud
 from diffpose_edge.runtime.bridges.plain_messages import (
     CAMERA_INFO,
     MARKER_ARRAY,
@@ -48,6 +49,18 @@ class Recorded:
     kind: str
     log_ns: int
     data: bytes
+
+
+@dataclass(frozen=True)
+class Topics:
+    """Where the results go: PoseArrays, PointCloud2s and MarkerArrays."""
+
+    poses: str = "/poses"
+    joints: str = "/joints"
+    markers: str = "/body_markers"
+
+
+DEFAULT_TOPICS = Topics()
 
 
 @cache
@@ -178,11 +191,15 @@ class BagWriter:
         self._writer.write(self._topics[key], message.log_ns, message.data)
 
     def write_bodies(
-        self, bodies: Sequence[BodyEstimate], stamp_ns: int, frame_id: str, log_ns: int, poses_topic: str, markers_topic: str
+        self, bodies: Sequence[BodyEstimate], stamp_ns: int, frame_id: str, log_ns: int, topics: Topics = DEFAULT_TOPICS
     ) -> None:
-        """Write the bodies of one image, as a PoseArray and as a MarkerArray."""
-        self.write(poses_topic, POSE_ARRAY, log_ns, pose_array(self.classes, bodies, stamp_ns, frame_id))
-        self.write(markers_topic, MARKER_ARRAY, log_ns, marker_array(self.classes, bodies, stamp_ns, frame_id))
+        """Write the bodies of one image, as a PoseArray, as a PointCloud2 of joints and as a MarkerArray."""
+        for topic, kind, made in (
+            (topics.poses, POSE_ARRAY, pose_array),
+            (topics.joints, POINT_CLOUD, point_cloud),
+            (topics.markers, MARKER_ARRAY, marker_array),
+        ):
+            self.write(topic, kind, log_ns, made(self.classes, bodies, stamp_ns, frame_id))
 
     def close(self) -> None:
         """Finish the bag and put it in its place; a second call does nothing."""
@@ -212,13 +229,12 @@ def replay(
     *,
     keypoints_topic: str | None = None,
     camera_topic: str | None = None,
-    poses_topic: str = "/poses",
-    markers_topic: str = "/body_markers",
+    topics: Topics = DEFAULT_TOPICS,
     image_size: tuple[int, int] | None = None,
     normalised: bool = False,
     done: Callable[[int], None] = lambda count: None,
 ) -> Counts:
-    """Estimate every image of a bag in the order in which they were recorded, and write them beside their poses and markers.
+    """Estimate every image of a bag in the order in which they were recorded, and write them beside their poses, joints and markers.
 
     Keypoints are PoseArrays as :func:`keypoints_of` takes them, by default the bag's only topic of these; the CameraInfo that tells
     the image's size is that of ``camera_topic``, by default the bag's only one. They are pixels where a size is known, from there or as
@@ -231,7 +247,7 @@ def replay(
     keypoints_topic = bag.topic_of(keypoints_topic, POSE_ARRAY)
     camera_topic = _camera_of(bag, camera_topic)
     inputs = [keypoints_topic] + ([] if camera_topic is None else [camera_topic])
-    if len({*inputs, poses_topic, markers_topic}) < len(inputs) + 2:
+    if len({*inputs, topics.poses, topics.joints, topics.markers}) < len(inputs) + 3:
         raise BagError(f"expected topics for the results that differ from {', '.join(inputs)} and from each other")
     # What is known of the camera before its first message is what that says: keypoints may have come a moment earlier.
     camera_size = None if camera_topic is None or normalised else _first_size(bag, camera_topic)
@@ -252,7 +268,7 @@ def replay(
             counts.refuse(err)
             why = why or str(err)
             continue
-        out.write_bodies(bodies, stamp_ns, frame_id, message.log_ns, poses_topic, markers_topic)
+        out.write_bodies(bodies, stamp_ns, frame_id, message.log_ns, topics)
         counts.answered += 1
         people += len(bodies)
     if not counts.received or (why and not people):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter_ns
 from types import TracebackType
 from typing import Any
@@ -18,6 +18,7 @@ from diffpose_edge.body import BodyEstimate
 from diffpose_edge.errors import BridgeError
 from diffpose_edge.extras import require
 from diffpose_edge.runtime.bridges.image_bodies import ImageBodies
+from diffpose_edge.runtime.bridges.joint_cloud import point_cloud
 from diffpose_edge.runtime.bridges.plain_messages import Counts, Refused, image_size_of, keypoints_of, pose_array, stamp_ns_of
 
 log = logging.getLogger(__name__)
@@ -51,7 +52,8 @@ class DdsBridge:
     """Owns a participant of a DDS domain, its topics, reader and writer, until ``close()``; use it with ``with``.
 
     It reads PoseArrays of keypoints (:func:`keypoints_of`) from ``keypoints_topic`` and answers each with one of poses on
-    ``poses_topic``, in the order in which they came, with the stamp and frame of the image. Keypoints are pixels of an image of
+    ``poses_topic``, and with a PointCloud2 of joints and covariances (:mod:`.joint_cloud`) on ``joints_topic`` if there is one, in the
+    order in which they came, with the stamp and frame of the image. Keypoints are pixels of an image of
     ``image_size`` (w, h), or of the CameraInfo on ``camera_topic``; with neither they are normalised. With ``frame_id`` messages of
     other frames are refused. ``reliable``: ask for every message again that was lost, which a best-effort publisher is not heard
     with; without, any publisher is heard, as ROS 2's sensor data. ``depth``: how many messages wait while an image is computed; older
@@ -67,6 +69,7 @@ class DdsBridge:
         domain: int = 0,
         keypoints_topic: str = "/keypoints",
         poses_topic: str = "/poses",
+        joints_topic: str | None = "/joints",
         camera_topic: str | None = None,
         image_size: tuple[int, int] | None = None,
         frame_id: str | None = None,
@@ -84,11 +87,11 @@ class DdsBridge:
         self._frame_id, self._waits_for_camera = frame_id, camera_topic is not None and image_size is None
         self._image_size = image_size
         self.counts = Counts()
-        names = [dds_topic(name) for name in (keypoints_topic, poses_topic)]
-        camera = None if camera_topic is None else dds_topic(camera_topic)
-        if len({*names, camera}) < 3:
-            raise BridgeError(f"expected topics that differ, got {keypoints_topic}, {poses_topic} and {camera_topic}")
-        self._entities: _Entities | None = _Entities(domain, names[0], names[1], camera, reliable, depth, loopback)
+        named = {"keypoints": keypoints_topic, "poses": poses_topic, "joints": joints_topic, "camera": camera_topic}
+        topics = {use: dds_topic(name) for use, name in named.items() if name is not None}
+        if len(set(topics.values())) < len(topics):
+            raise BridgeError(f"expected topics that differ, got {', '.join(filter(None, named.values()))}")
+        self._entities: _Entities | None = _Entities(domain, topics, reliable, depth, loopback)
 
     def run(self, stop: Callable[[], bool], look_s: float = 0.1) -> Counts:
         """Answer messages until ``stop()``, which is asked after each and at least every ``look_s`` seconds; return the counts."""
@@ -114,19 +117,20 @@ class DdsBridge:
             if message is None:
                 return False
             self.counts.received += 1
-            answer = self._answer(message, arrived_ns)
+            answers = self._answers(message, arrived_ns)
         except Refused as err:
             if err.kind == "undecodable":
                 self.counts.received += 1
             self.counts.refuse(err)
             return True
-        if entities.write(answer):
+        if entities.write(answers):
             self.counts.answered += 1
         else:
             self.counts.unsent += 1
         return True
 
-    def _answer(self, message: Any, arrived_ns: int) -> Any:
+    def _answers(self, message: Any, arrived_ns: int) -> dict[str, Any]:
+        """Return what is sent, by its use."""
         from diffpose_edge.runtime.bridges.dds_types import CLASSES
 
         frame_id = message.header.frame_id
@@ -139,7 +143,10 @@ class DdsBridge:
         bodies = self._images.bodies(keypoints, stamp_ns, frame_id, arrived_ns)
         if self._shown is not None:
             self._shown(bodies)
-        return pose_array(CLASSES.__getitem__, bodies, stamp_ns, frame_id)
+        classes = CLASSES.__getitem__
+        joints = point_cloud(classes, bodies, stamp_ns, frame_id)
+        joints.data = joints.data.tobytes()  # what Cyclone DDS takes for octets
+        return {"poses": pose_array(classes, bodies, stamp_ns, frame_id), "joints": joints}
 
     def _look_at_camera(self, entities: _Entities) -> None:
         while (info := entities.next_camera()) is not None:
@@ -161,7 +168,7 @@ class DdsBridge:
 class _Entities:
     """What Cyclone DDS knows of the bridge. Its objects live as long as Python's do, so each is dropped in turn."""
 
-    def __init__(self, domain: int, keypoints: str, poses: str, camera: str | None, reliable: bool, depth: int, loopback: bool):
+    def __init__(self, domain: int, topics: Mapping[str, str], reliable: bool, depth: int, loopback: bool):
         from cyclonedds.core import DDSException, DDSStatus, InstanceState, ReadCondition, SampleState, ViewState, WaitSet
         from cyclonedds.domain import Domain, DomainParticipant
         from cyclonedds.pub import DataWriter
@@ -169,7 +176,7 @@ class _Entities:
         from cyclonedds.sub import DataReader
         from cyclonedds.topic import Topic
 
-        from diffpose_edge.runtime.bridges.dds_types import CameraInfo_, PoseArray_
+        from diffpose_edge.runtime.bridges.dds_types import CameraInfo_, PointCloud2_, PoseArray_
 
         self._incompatible: int = DDSStatus.RequestedIncompatibleQos
         # ROS 2 writes plain CDR, the first of DDS's two encodings.
@@ -193,15 +200,19 @@ class _Entities:
             if loopback:
                 keep(Domain(domain, LOOPBACK))
             participant = keep(DomainParticipant(domain))
-            self._reader = keep(DataReader(participant, keep(Topic(participant, keypoints, PoseArray_)), Qos(*reading)))
-            self._writer = keep(DataWriter(participant, keep(Topic(participant, poses, PoseArray_)), Qos(*writing)))
+            self._reader = keep(DataReader(participant, keep(Topic(participant, topics["keypoints"], PoseArray_)), Qos(*reading)))
+            self._writers = {
+                use: keep(DataWriter(participant, keep(Topic(participant, topics[use], kind)), Qos(*writing)))
+                for use, kind in (("poses", PoseArray_), ("joints", PointCloud2_))
+                if use in topics
+            }
             self._unread = keep(ReadCondition(self._reader, every))
             self._waitset = keep(WaitSet(participant))
             self._waitset.attach(self._unread)
             self._camera = None
-            if camera is not None:
+            if "camera" in topics:
                 latest = Qos(Policy.Reliability.BestEffort, Policy.Durability.Volatile, Policy.History.KeepLast(1), plain)
-                self._camera = keep(DataReader(participant, keep(Topic(participant, camera, CameraInfo_)), latest))
+                self._camera = keep(DataReader(participant, keep(Topic(participant, topics["camera"], CameraInfo_)), latest))
                 self._camera_unread = keep(ReadCondition(self._camera, every))
         except DDSException as err:
             self.close()
@@ -238,12 +249,13 @@ class _Entities:
             raise Refused("undecodable", f"a message cannot be decoded: {err}") from None
         return None
 
-    def write(self, message: Any) -> bool:
-        """Send an answer; tell whether it went out before a slow reliable reader had blocked it for too long."""
+    def write(self, answers: Mapping[str, Any]) -> bool:
+        """Send answers by their use; tell whether all went out before a slow reliable reader had blocked one for too long."""
         from cyclonedds.core import DDSException
 
         try:
-            self._writer.write(message)
+            for use, writer in self._writers.items():
+                writer.write(answers[use])
         except DDSException as err:
             if err.code != DDSException.DDS_RETCODE_TIMEOUT:
                 raise
@@ -251,7 +263,7 @@ class _Entities:
         return True
 
     def close(self) -> None:
-        for name in ("_reader", "_writer", "_unread", "_waitset", "_camera", "_camera_unread"):
+        for name in ("_reader", "_writers", "_unread", "_waitset", "_camera", "_camera_unread"):
             self.__dict__.pop(name, None)
         while self._kept:
             self._kept.pop()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from cyclonedds.idl import IdlStruct
-from cyclonedds.idl.types import array, float64, int32, sequence, uint32
+from cyclonedds.idl.types import array, float64, int32, sequence, uint8, uint32
 
 
 @dataclass
@@ -77,6 +77,27 @@ class CameraInfo_(IdlStruct, typename="sensor_msgs.msg.dds_.CameraInfo_"):
     roi: RegionOfInterest_
 
 
+@dataclass
+class PointField_(IdlStruct, typename="sensor_msgs.msg.dds_.PointField_"):
+    name: str
+    offset: uint32
+    datatype: uint8
+    count: uint32
+
+
+@dataclass
+class PointCloud2_(IdlStruct, typename="sensor_msgs.msg.dds_.PointCloud2_"):
+    header: Header_
+    height: uint32
+    width: uint32
+    fields: Annotated[Sequence[PointField_], sequence(PointField_)]
+    is_bigendian: bool
+    point_step: uint32
+    row_step: uint32
+    data: Annotated[Sequence[uint8], sequence(uint8)]
+    is_dense: bool
+
+
 CLASSES: dict[str, type[IdlStruct]] = {
     "builtin_interfaces/msg/Time": Time_,
     "std_msgs/msg/Header": Header_,
@@ -85,4 +106,6 @@ CLASSES: dict[str, type[IdlStruct]] = {
     "geometry_msgs/msg/Pose": Pose_,
     "geometry_msgs/msg/PoseArray": PoseArray_,
     "sensor_msgs/msg/CameraInfo": CameraInfo_,
+    "sensor_msgs/msg/PointField": PointField_,
+    "sensor_msgs/msg/PointCloud2": PointCloud2_,
 }

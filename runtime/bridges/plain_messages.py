@@ -112,7 +112,7 @@ def pose_array(classes: Classes, bodies: Iterable[BodyEstimate], stamp_ns: int, 
     A body without a pose is NaN, so that person b stays poses 17 b … 17 b + 16.
     """
     return classes(POSE_ARRAY)(
-        header=_header(classes, stamp_ns, frame_id),
+        header=header_of(classes, stamp_ns, frame_id),
         poses=[_pose(classes, joint) for body in bodies for joint in body.placed_joints.astype(np.float64)],
     )
 
@@ -122,7 +122,7 @@ def marker_array(classes: Classes, bodies: Iterable[BodyEstimate], stamp_ns: int
     ("joints") and its ellipsoids ("ellipsoids"; id: 17 times the body's, plus the joint)."""
 
     def marker(ns: str, number: int, kind: int, **fields: Any) -> Any:
-        return _marker(classes, header=_header(classes, stamp_ns, frame_id), ns=ns, id=number % 2**31, type=kind, **fields)
+        return _marker(classes, header=header_of(classes, stamp_ns, frame_id), ns=ns, id=number % 2**31, type=kind, **fields)
 
     markers = [marker("", 0, SPHERE, action=DELETE_ALL)]
     for body in bodies:
@@ -164,7 +164,7 @@ def _marker(
         points=list(points),
         colors=[],
         texture_resource="",
-        texture=classes("sensor_msgs/msg/CompressedImage")(header=_header(classes, 0, ""), format="", data=nothing),
+        texture=classes("sensor_msgs/msg/CompressedImage")(header=header_of(classes, 0, ""), format="", data=nothing),
         uv_coordinates=[],
         text="",
         mesh_resource="",
@@ -173,7 +173,8 @@ def _marker(
     )
 
 
-def _header(classes: Classes, stamp_ns: int, frame_id: str) -> Any:
+def header_of(classes: Classes, stamp_ns: int, frame_id: str) -> Any:
+    """Return a Header with the stamp of an image."""
     stamp = classes("builtin_interfaces/msg/Time")(sec=stamp_ns // SECOND_NS, nanosec=stamp_ns % SECOND_NS)
     return classes("std_msgs/msg/Header")(stamp=stamp, frame_id=frame_id)
 

@@ -4,12 +4,14 @@ It knows nothing of this project but the names of two topics.
 """
 
 import json
+import struct
 import sys
 import time
 
 import rclpy
 from geometry_msgs.msg import Pose, PoseArray
 from rclpy.qos import qos_profile_sensor_data
+from sensor_msgs.msg import PointCloud2
 
 PATIENCE_S = 30.0
 
@@ -25,28 +27,34 @@ def message_of(sent):
     return message
 
 
+def xyz_of(cloud, point):
+    at = {field.name: field.offset for field in cloud.fields}
+    return [struct.unpack_from("<f", cloud.data, point * cloud.point_step + at[axis])[0] for axis in "xyz"]
+
+
 def main():
     to_send = [message_of(sent) for sent in json.load(sys.stdin)]
     rclpy.init()
     node = rclpy.create_node("peer")
-    heard, as_sensor_data = [], []
+    heard, as_sensor_data, clouds = [], [], []
     publisher = node.create_publisher(PoseArray, "/keypoints", 10)
     node.create_subscription(PoseArray, "/poses", heard.append, 10)
     node.create_subscription(PoseArray, "/poses", as_sensor_data.append, qos_profile_sensor_data)
+    node.create_subscription(PointCloud2, "/joints", clouds.append, 10)
 
     def spin_until(there):
         end = time.monotonic() + PATIENCE_S
         while not there() and time.monotonic() < end:
             rclpy.spin_once(node, timeout_sec=0.05)
 
-    spin_until(lambda: publisher.get_subscription_count() and node.count_publishers("/poses"))
+    spin_until(lambda: publisher.get_subscription_count() and node.count_publishers("/poses") and node.count_publishers("/joints"))
     types = dict(node.get_topic_names_and_types())
     # What one side has found, the other may not have found yet.
     end = time.monotonic() + 1.0
     spin_until(lambda: time.monotonic() > end)
     for count, message in enumerate(to_send, 1):
         publisher.publish(message)
-        spin_until(lambda count=count: min(len(heard), len(as_sensor_data)) >= count)
+        spin_until(lambda count=count: min(len(heard), len(as_sensor_data), len(clouds)) >= count)
     answers = [
         {
             "stamp": [each.header.stamp.sec, each.header.stamp.nanosec],
@@ -55,7 +63,13 @@ def main():
         }
         for each in heard
     ]
-    told = {"types": types, "answers": answers, "as_sensor_data": len(as_sensor_data), "rmw": rclpy.get_rmw_implementation_identifier()}
+    told = {
+        "types": types,
+        "answers": answers,
+        "as_sensor_data": len(as_sensor_data),
+        "clouds": [{"points": each.width, "xyz": [xyz_of(each, i) for i in range(each.width)]} for each in clouds],
+        "rmw": rclpy.get_rmw_implementation_identifier(),
+    }
     node.destroy_node()
     rclpy.shutdown()
     print(json.dumps(told))

@@ -12,8 +12,9 @@ import pytest
 from diffpose_edge.errors import BagError, OutputError
 from diffpose_edge.keypoints import denormalise
 from diffpose_edge.runtime import PoseRuntime
-from diffpose_edge.runtime.bridges.bags import BagReader, BagWriter, Recorded, replay
+from diffpose_edge.runtime.bridges.bags import BagReader, BagWriter, Recorded, Topics, replay
 from diffpose_edge.runtime.bridges.image_bodies import ImageBodies
+from diffpose_edge.runtime.bridges.joint_cloud import POINT_CLOUD
 from diffpose_edge.runtime.bridges.plain_messages import CAMERA_INFO, MARKER_ARRAY, POSE_ARRAY, Refused
 
 from .people import people_of
@@ -86,7 +87,8 @@ def test_a_replay_is_the_runtime_on_every_image(recorded: Path, people: list[np.
     rng = np.random.default_rng(4)
     with BagReader(tmp_path / "out") as bag, BagReader(recorded) as before, PoseRuntime.load(conditioned_bundle, threads=1) as runtime:
         assert bag.topics == {
-            "/detector/people": POSE_ARRAY, "/camera_info": CAMERA_INFO, "/poses": POSE_ARRAY, "/body_markers": MARKER_ARRAY
+            "/detector/people": POSE_ARRAY, "/camera_info": CAMERA_INFO, "/poses": POSE_ARRAY, "/joints": POINT_CLOUD,
+            "/body_markers": MARKER_ARRAY,
         }  # fmt: skip
         inputs = ("/detector/people", "/camera_info")
         assert list(bag.messages(*inputs)) == list(before.messages(*inputs)), "the input is copied byte for byte, in its order"
@@ -118,7 +120,7 @@ def test_others_read_the_file(recorded: Path, conditioned_bundle: Path, tmp_path
         theirs = reader.make_reader(file, validate_crcs=True)
         seen = [(schema.name, channel.topic, message.log_time, message.data) for schema, channel, message in theirs.iter_messages()]
         ours = [(each.kind, each.topic, each.log_ns, each.data) for each in bag.messages(*bag.topics)]
-    assert len(ours) == 6 + 1 + 6 + 6
+    assert len(ours) == 6 + 1 + 3 * 6
     assert sorted(seen) == sorted(ours)
 
 
@@ -150,7 +152,7 @@ def test_a_topic_that_is_not_there_names_those_that_are(recorded: Path) -> None:
 
 def test_results_may_not_be_mixed_with_the_input(recorded: Path, conditioned_bundle: Path, tmp_path: Path) -> None:
     with pytest.raises(BagError, match="results that differ from /detector/people"):
-        replayed(recorded, tmp_path / "out", conditioned_bundle, poses_topic="/detector/people")
+        replayed(recorded, tmp_path / "out", conditioned_bundle, topics=Topics(poses="/detector/people"))
     assert not (tmp_path / "out").exists()
 
 

@@ -22,8 +22,9 @@ from diffpose_edge.keypoints import denormalise
 from diffpose_edge.runtime import PoseRuntime
 from diffpose_edge.runtime.bridges.dds import LOOPBACK, DdsBridge, dds_topic
 from diffpose_edge.runtime.bridges.image_bodies import ImageBodies
+from diffpose_edge.runtime.bridges.joint_cloud import POINT, POINT_CLOUD, cloud_points, point_cloud
 
-from .people import people_of
+from .people import body_of, people_of
 
 pytest.importorskip("cyclonedds", reason="cyclonedds has wheels for x86-64 and Python 3.10 to 3.13 only: pip install '.[dds]'")
 
@@ -76,7 +77,7 @@ class Peer:
         from cyclonedds.sub import DataReader
         from cyclonedds.topic import Topic
 
-        from diffpose_edge.runtime.bridges.dds_types import CameraInfo_, PoseArray_
+        from diffpose_edge.runtime.bridges.dds_types import CameraInfo_, PointCloud2_, PoseArray_
 
         self.domain = Domain(domain, LOOPBACK) if own_settings else None
         participant = DomainParticipant(domain)
@@ -85,11 +86,13 @@ class Peer:
         self.writer = DataWriter(participant, Topic(participant, "rt/keypoints", PoseArray_), every)
         self.camera = DataWriter(participant, Topic(participant, "rt/camera_info", CameraInfo_), every)
         self.reader = DataReader(participant, Topic(participant, "rt/poses", PoseArray_), Qos(lossless, Policy.History.KeepAll))
+        self.joints = DataReader(participant, Topic(participant, "rt/joints", PointCloud2_), Qos(lossless, Policy.History.KeepAll))
         self.heard: list[Any] = []
 
     def meet(self) -> None:
         until(self.writer.get_matched_subscriptions, "the bridge's reader")
-        until(self.reader.get_matched_publications, "the bridge's writer")
+        for reader in (self.reader, self.joints):
+            until(reader.get_matched_publications, "the bridge's writers")
 
     def answers(self, count: int) -> list[Any]:
         """Wait for so many answers, counted from the beginning, and return all there are."""
@@ -187,6 +190,10 @@ def test_a_ros_2_node_hears_and_is_heard(server: subprocess.Popen[str], conditio
     assert [answer["stamp"] for answer in told["answers"]] == [each["stamp"] for each in sent]
     assert {answer["frame_id"] for answer in told["answers"]} == {"camera"}
     assert told["as_sensor_data"] == len(people)
+    assert told["types"]["/joints"] == [POINT_CLOUD]
+    assert [cloud["points"] for cloud in told["clouds"]] == [17 * len(each) for each in people]
+    for cloud, answer in zip(told["clouds"], told["answers"], strict=True):
+        np.testing.assert_array_equal(np.array(cloud["xyz"], np.float32), np.array(answer["numbers"], np.float32))
     rng = np.random.default_rng(3)
     with PoseRuntime.load(conditioned_bundle, threads=1) as runtime:
         for answer, numbers in zip(told["answers"], people, strict=True):
@@ -256,16 +263,19 @@ def test_best_effort_detectors_are_heard_and_a_reliable_reader_says_that_it_does
         assert not peer.writer.get_matched_subscriptions()
 
 
-def test_bodies_are_shown_to_who_asks(images: ImageBodies) -> None:
+def test_bodies_are_shown_to_who_asks_and_joints_are_sent_with_their_covariances(images: ImageBodies) -> None:
     seen: list[Any] = []
     with DdsBridge(images, domain=DOMAIN, loopback=True, shown=seen.append) as bridge:
         peer = Peer(DOMAIN, own_settings=False)
         peer.meet()
         peer.writer.write(message(people_of(1, 2), 7, 8))
         assert bridge.run(lambda: bool(seen)).answered == 1
+        (cloud,) = until(lambda: peer.joints.take(10), "the joints")
     (bodies,) = seen
     assert [(body.stamp_ns, body.frame_id, body.body_id) for body in bodies] == [(7_000_000_008, "camera", 0), (7_000_000_008, "camera", 1)]
     assert all(body.latency_ns > 0 for body in bodies)
+    assert (cloud.header.stamp.sec, cloud.header.stamp.nanosec, cloud.header.frame_id) == (7, 8, "camera")
+    np.testing.assert_array_equal(np.frombuffer(bytes(cloud.data), POINT), cloud_points(bodies))
 
 
 def test_types_are_named_as_ros_names_them() -> None:
@@ -283,6 +293,11 @@ def test_types_are_named_as_ros_names_them() -> None:
     np.testing.assert_array_equal(positions(read), positions(sent))
     info = store.deserialize_cdr(camera_info(640, 480).serialize(use_version_2=False), "sensor_msgs/msg/CameraInfo")
     assert (info.width, info.height, len(info.d), len(info.p)) == (640, 480, 5, 12)
+    cloud = point_cloud(CLASSES.__getitem__, [body_of(1)], 7, "camera")
+    cloud.data = cloud.data.tobytes()
+    read_cloud = store.deserialize_cdr(cloud.serialize(use_version_2=False), POINT_CLOUD)
+    np.testing.assert_array_equal(read_cloud.data.view(POINT), cloud_points([body_of(1)]))
+    assert (read_cloud.width, [field.name for field in read_cloud.fields]) == (17, list(POINT.names or ()))
     assert type(sent).deserialize(store.serialize_cdr(read, "geometry_msgs/msg/PoseArray")) == sent
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from diffpose_edge.keypoints import denormalise
+from diffpose_edge.runtime.bridges.joint_cloud import point_cloud
 from diffpose_edge.runtime.bridges.plain_messages import (
     ADD,
     DELETE_ALL,
@@ -100,6 +101,38 @@ def test_markers_begin_with_a_clean_slate_and_skip_who_has_no_pose() -> None:
     assert (joints.ns, joints.id, len(joints.points)) == ("joints", 4, 17)
     assert [each.id for each in rest] == [17 * 4 + joint for joint in range(1, 17)]
     assert all(each.ns == "ellipsoids" and min(each.scale.x, each.scale.y, each.scale.z) > 0 for each in rest)
+
+
+def test_the_cloud_says_whose_joints_they_are_and_how_far_they_may_err() -> None:
+    root = np.array([1.0, 2.0, 3.0], np.float32)
+    seen = np.arange(17) != 9
+    covariance = body_of(2).covariance.copy()
+    covariance[5] = np.nan
+    lost = body_of(1, 5, joints=np.full((17, 3), np.nan, np.float32))
+    bodies = [body_of(0, 4, root=root, observed=seen), lost, body_of(2, 6, covariance=covariance)]
+    message = point_cloud(classes, bodies, 12_000_000_034, "camera")
+    assert (message.header.stamp.nanosec, message.height, message.width, message.is_dense) == (34, 1, 34, False)
+    # Read as a stranger does, by the fields that the message has.
+    formats = {5: "<i4", 7: "<f4"}
+    layout = np.dtype(
+        {
+            "names": [field.name for field in message.fields],
+            "formats": [formats[field.datatype] for field in message.fields],
+            "offsets": [field.offset for field in message.fields],
+            "itemsize": message.point_step,
+        }
+    )
+    points = np.frombuffer(message.data.tobytes(), layout).reshape(2, 17)
+    assert message.row_step == points.nbytes
+    for row, body in zip(points, (bodies[0], bodies[2]), strict=True):
+        np.testing.assert_array_equal(np.stack([row[axis] for axis in "xyz"], axis=-1), body.placed_joints)
+        for i, j, name in ((0, 0, "xx"), (0, 1, "xy"), (0, 2, "xz"), (1, 1, "yy"), (1, 2, "yz"), (2, 2, "zz")):
+            np.testing.assert_array_equal(row[name], body.covariance[:, i, j])
+        assert set(row["body_id"]) == {body.body_id}
+        np.testing.assert_array_equal(row["joint"], np.arange(17))
+        np.testing.assert_array_equal(row["observed"], body.observed)
+    assert point_cloud(classes, bodies[:1], 1, "camera").is_dense
+    assert point_cloud(classes, [], 1, "camera").width == 0
 
 
 def test_counts_say_what_was_refused_and_why() -> None:
