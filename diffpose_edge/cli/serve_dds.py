@@ -30,7 +30,9 @@ def serve_dds(
         str | None, typer.Option(metavar="WxH", help="Or the image's size. With neither, keypoints are normalised.")
     ] = None,
     frame_id: Annotated[str | None, typer.Option(help="Refuse keypoints of other frames.")] = None,
-    reliable: Annotated[bool, typer.Option("--reliable", help="Lose no message; best-effort publishers are then not heard.")] = False,
+    reliable: Annotated[
+        bool, typer.Option("--reliable", help="Ask again for what the network lost; best-effort publishers are then not heard.")
+    ] = False,
     depth: Annotated[int, typer.Option(help="Messages that may wait; 1: always the latest.", min=1)] = 5,
     loopback: Annotated[bool, typer.Option("--loopback", help="Keep to this machine (else: CYCLONEDDS_URI).")] = False,
     people: Annotated[int, typer.Option(help="Most people in an image, for a video encoder.", min=1)] = 1,

@@ -258,17 +258,18 @@ def replay(
             if message.topic == camera_topic:
                 camera_size = None if normalised else image_size_of(bag.decoded(message))
                 continue
-            counts.received += 1
             done(1)
             poses = bag.decoded(message)
             stamp_ns, frame_id = stamp_ns_of(poses.header), poses.header.frame_id
             size = None if normalised else image_size or camera_size
             bodies = images.bodies(keypoints_of(poses, size), stamp_ns, frame_id)
         except Refused as err:
+            counts.received += 1
             counts.refuse(err)
             why = why or str(err)
             continue
         out.write_bodies(bodies, stamp_ns, frame_id, message.log_ns, topics)
+        counts.received += 1
         counts.answered += 1
         people += len(bodies)
     if not counts.received or (why and not people):

@@ -55,9 +55,9 @@ class DdsBridge:
     ``poses_topic``, and with a PointCloud2 of joints and covariances (:mod:`.joint_cloud`) on ``joints_topic`` if there is one, in the
     order in which they came, with the stamp and frame of the image. Keypoints are pixels of an image of
     ``image_size`` (w, h), or of the CameraInfo on ``camera_topic``; with neither they are normalised. With ``frame_id`` messages of
-    other frames are refused. ``reliable``: ask for every message again that was lost, which a best-effort publisher is not heard
-    with; without, any publisher is heard, as ROS 2's sensor data. ``depth``: how many messages wait while an image is computed; older
-    ones are dropped, so 1 is always the latest. ``shown``, if given, is called with the bodies of each image.
+    other frames are refused. ``reliable``: ask again for what the network lost, from reliable publishers, the only ones that
+    are heard then; without, any publisher is heard, as ROS 2's sensor data. ``depth``: how many messages wait while an image is
+    computed; older ones are dropped, so 1 is always the latest. ``shown``, if given, is called with the bodies of each image.
 
     Raises MissingPackage, and BridgeError for a domain or a topic that cannot be opened.
     """
@@ -110,24 +110,26 @@ class DdsBridge:
         if not entities.wait(int(wait_s * 1e9)):
             return False
         arrived_ns = perf_counter_ns()
+        if self._waits_for_camera:
+            self._look_at_camera(entities)
         try:
-            if self._waits_for_camera:
-                self._look_at_camera(entities)
             message = entities.next_keypoints()
             if message is None:
                 return False
-            self.counts.received += 1
             answers = self._answers(message, arrived_ns)
         except Refused as err:
-            if err.kind == "undecodable":
-                self.counts.received += 1
-            self.counts.refuse(err)
+            self._refuse(err)
             return True
+        self.counts.received += 1
         if entities.write(answers):
             self.counts.answered += 1
         else:
             self.counts.unsent += 1
         return True
+
+    def _refuse(self, err: Refused) -> None:
+        self.counts.received += 1
+        self.counts.refuse(err)
 
     def _answers(self, message: Any, arrived_ns: int) -> dict[str, Any]:
         """Return what is sent, by its use."""
@@ -149,8 +151,13 @@ class DdsBridge:
         return {"poses": pose_array(classes, bodies, stamp_ns, frame_id), "joints": joints}
 
     def _look_at_camera(self, entities: _Entities) -> None:
-        while (info := entities.next_camera()) is not None:
-            self._image_size = image_size_of(info)
+        """Take the size of the image from a CameraInfo, if one has come; its reader keeps the latest alone."""
+        try:
+            info = entities.next_camera()
+            if info is not None:
+                self._image_size = image_size_of(info)
+        except Refused as err:
+            self._refuse(err)
 
     def close(self) -> None:
         """Leave the domain; a second call does nothing. Runtime and :class:`ImageBodies` stay open."""

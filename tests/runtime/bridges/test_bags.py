@@ -156,6 +156,18 @@ def test_results_may_not_be_mixed_with_the_input(recorded: Path, conditioned_bun
     assert not (tmp_path / "out").exists()
 
 
+def test_a_camera_without_a_size_is_counted_and_the_next_one_taken(
+    people: list[np.ndarray], conditioned_bundle: Path, tmp_path: Path
+) -> None:
+    with BagWriter(tmp_path / "recorded") as bag:
+        pixels = np.concatenate([denormalise(people[0][..., :2], SIZE), people[0][..., 2:]], axis=-1)
+        bag.write("/people", POSE_ARRAY, STAMPS[0], pose_array_of(bag.classes, pixels, STAMPS[0]))
+        for i, size in enumerate(((0, 0), SIZE)):
+            bag.write("/camera_info", CAMERA_INFO, STAMPS[1 + i], camera_info_of(bag.classes, size))
+    counts = replayed(tmp_path / "recorded", tmp_path / "out", conditioned_bundle)
+    assert (counts.received, counts.answered, dict(counts.refused)) == (2, 1, {"camera": 1})
+
+
 def test_malformed_messages_are_copied_and_counted(
     people: list[np.ndarray],
     conditioned_bundle: Path,

@@ -219,12 +219,17 @@ def test_pixels_wait_for_the_size_of_the_image(images: ImageBodies, conditioned_
         peer.meet()
         peer.writer.write(message(pixels, 1, 1))
         assert bridge.step(PATIENCE_S)
+        peer.camera.write(camera_info(0, 0))
+        time.sleep(0.1)
+        peer.writer.write(message(pixels, 1, 2))
+        assert bridge.step(PATIENCE_S)
         peer.camera.write(camera_info(640, 480))
         time.sleep(0.1)
         peer.writer.write(message(pixels, 2, 2))
         assert bridge.step(PATIENCE_S)
         (answer,) = peer.answers(1)
-        assert dict(bridge.counts.refused) == {"camera": 1}
+        # Two messages of keypoints before the size was known, and a CameraInfo without one.
+        assert (bridge.counts.received, bridge.counts.answered, dict(bridge.counts.refused)) == (4, 1, {"camera": 3})
     uv = denormalise(numbers[..., :2], (640, 480)) * (2 / 640) - (1, 480 / 640)
     with PoseRuntime.load(conditioned_bundle, threads=1) as runtime:
         np.testing.assert_array_equal(positions(answer), runtime.estimate(uv, numbers[..., 2], seed=3).joints)
