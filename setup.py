@@ -9,6 +9,7 @@ SUB_PACKAGES = {
     "diffpose_edge.export": "export",
     "diffpose_edge.calibration": "calibration",
     "diffpose_edge.runtime": "runtime",
+    "diffpose_edge.runtime.bridges": "runtime/bridges",
     "diffpose_edge.benchmarks": "benchmarks",
     "diffpose_edge.benchmarks.peers": "benchmarks/peers",
 }

@@ -19,9 +19,11 @@ from diffpose_edge.cli import (
     inspect,
     lint,
     plan,
+    replay,
     run,
     search_steps,
     sensitivity,
+    serve_dds,
     train,
     verify,
     video,
@@ -74,3 +76,5 @@ app.command("doctor")(doctor.doctor)
 app.command("demo")(demo.demo)
 app.command("convert")(convert.convert)
 app.command("view")(view.view)
+app.command("replay")(replay.replay)
+app.command("serve-dds")(serve_dds.serve_dds)

@@ -71,6 +71,7 @@ def test_the_wheel_has_data_types_marker_licences_and_entry_point(wheel):
     base = [line for line in metadata.splitlines() if line.startswith("Requires-Dist") and "extra ==" not in line]
     assert base == ["Requires-Dist: numpy>=1.23"]
     for extra in ("export", "cpu", "tensorrt", "cuda", "pycuda", "train", "report", "telemetry", "detector", "ros", "cli", "test"):
+    for extra in ("export", "cpu", "tensorrt", "cuda", "pycuda", "train", "report", "telemetry", "dds", "ros", "foxglove", "cli", "test"):
         assert f"Provides-Extra: {extra}" in metadata
 
 
