@@ -77,6 +77,8 @@ class EngineMismatch(EngineError):
 
 class BudgetError(DiffPoseEdgeError):
     """A time budget cannot be kept on this machine, or nothing was measured that it could be judged by."""
+
+
 class BagError(DiffPoseEdgeError):
     """A ROS 2 bag cannot be read, or has not the topics that were asked for."""
 
@@ -99,5 +101,7 @@ class VideoError(DiffPoseEdgeError):
 
 class DetectorError(DiffPoseEdgeError):
     """The detector's environment cannot be made, or its process does not start, fails, or says what it should not."""
+
+
 class ViewError(DiffPoseEdgeError):
     """Results cannot be shown: they are not what 'run' writes, do not belong together, or are too many for one page."""

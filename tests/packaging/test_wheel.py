@@ -70,8 +70,8 @@ def test_the_wheel_has_data_types_marker_licences_and_entry_point(wheel):
         metadata = content.read(f"{info}/METADATA").decode()
     base = [line for line in metadata.splitlines() if line.startswith("Requires-Dist") and "extra ==" not in line]
     assert base == ["Requires-Dist: numpy>=1.23"]
-    for extra in ("export", "cpu", "tensorrt", "cuda", "pycuda", "train", "report", "telemetry", "detector", "ros", "cli", "test"):
-    for extra in ("export", "cpu", "tensorrt", "cuda", "pycuda", "train", "report", "telemetry", "dds", "ros", "foxglove", "cli", "test"):
+    extras = "export cpu tensorrt cuda pycuda train report detector telemetry dds ros foxglove tracking cli test"
+    for extra in extras.split():
         assert f"Provides-Extra: {extra}" in metadata
 
 
