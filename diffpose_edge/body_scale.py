@@ -26,9 +26,9 @@ ADULT_STATURE_SIGMA = 0.094
 ADULT_SPREAD = ADULT_STATURE_SIGMA / ADULT_STATURE
 
 # How far a pose's size is off beside its body's, as a share: how large one makes somebody who leans towards the camera depends on what one
-# takes the lean for. Measured: with statures known, the frame pair's distances err by 4.9 % and their covariances alone claimed 3.5 %
+# takes the lean for. Measured: with statures known, the frame pair's distances err by 4.9 %, and the fit alone claims 3.9 %
 # (benchmarks/results/root_accuracy.json).
-POSE_SPREAD = 0.035
+POSE_SPREAD = 0.03
 
 # The height of the ankle over the stature: what the skeleton, from ankle to the top of the head, lacks. Source: Drillis and Contini
 # 1966, body segment lengths, after Winter, Biomechanics.

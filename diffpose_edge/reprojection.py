@@ -123,17 +123,22 @@ def fitted(measured: Reprojection, seen: NDArray[np.bool_], least: int) -> Fit:
 
 def _distances(measured: Reprojection, q: Array) -> Array:
     e, D, depth = measured.errors(q)
-    return np.where(depth > NEAREST, np.sqrt(_squared(measured.precision(D), e)), np.inf)
+    return np.where(depth > NEAREST, _deviations(measured.precision(D), e), np.inf)
 
 
-def _squared(W: Array, e: Array) -> Array:
-    return np.maximum((e * (W @ e[..., None])[..., 0]).sum(axis=-1), 0.0)
+def _deviations(W: Array, e: Array) -> Array:
+    """Return how many standard deviations each error is, (B, 17): its Mahalanobis distance m."""
+    return np.sqrt(np.maximum((e * (W @ e[..., None])[..., 0]).sum(axis=-1), 0.0))
 
 
-def _huber(W: Array, e: Array, seen: NDArray[np.bool_]) -> Array:
+def _weights(m: Array, seen: NDArray[np.bool_]) -> Array:
+    return np.where(seen, HUBER / np.maximum(m, HUBER), 0.0)
+
+
+def _cost(m: Array, seen: NDArray[np.bool_]) -> Array:
     """Return Huber's cost (B,)."""
-    m = np.sqrt(_squared(W, e))
-    return np.where(seen, np.where(m <= HUBER, m * m / 2, HUBER * (m - HUBER / 2)), 0.0).sum(axis=1)
+    inner = np.minimum(m, HUBER)
+    return np.where(seen, inner * (m - inner / 2), 0.0).sum(axis=1)
 
 
 def _minimised(measured: Reprojection, seen: NDArray[np.bool_], start: Array) -> Fit:
@@ -148,7 +153,8 @@ def _minimised(measured: Reprojection, seen: NDArray[np.bool_], start: Array) ->
         if not len(people):
             break
         W = still.precision(D)
-        weighted = np.swapaxes(D, -1, -2) @ W * _weights(W, e, visible)[..., None, None]
+        m = _deviations(W, e)
+        weighted = np.swapaxes(D, -1, -2) @ W * _weights(m, visible)[..., None, None]
         H = (weighted @ D).sum(axis=1)
         g = (weighted @ e[..., None])[..., 0].sum(axis=1)
         damped = H + np.eye(3) * (damping[:, None] * np.einsum("bii->bi", H))[:, None, :]
@@ -159,7 +165,7 @@ def _minimised(measured: Reprojection, seen: NDArray[np.bool_], start: Array) ->
         inside = np.where(visible, depth, np.inf).min(axis=1) > NEAREST
         small = np.einsum("bi,bij,bj->b", step, H, step) <= CERTAIN**2
         # Beside the minimum costs differ by rounding alone.
-        better = inside & (small | (_huber(W, tried, visible) <= _huber(W, e, visible)))
+        better = inside & (small | (_cost(_deviations(W, tried), visible) <= _cost(m, visible)))
         q = np.where(better[:, None], q + step, q)
         places[people] = q
         arrived = small & inside & ~singular
@@ -173,22 +179,18 @@ def _minimised(measured: Reprojection, seen: NDArray[np.bool_], start: Array) ->
     return _fit(measured, seen, places, converged)
 
 
-def _weights(W: Array, e: Array, seen: NDArray[np.bool_]) -> Array:
-    m = np.sqrt(_squared(W, e))
-    return np.where(seen, np.minimum(1.0, HUBER / np.maximum(m, HUBER)), 0.0)
-
-
 def _fit(measured: Reprojection, seen: NDArray[np.bool_], q: Array, converged: NDArray[np.bool_]) -> Fit:
     e, D, _ = measured.errors(q)
     W = measured.precision(D)
-    weight = _weights(W, e, seen)
+    m = _deviations(W, e)
+    weight = _weights(m, seen)
     H = (np.swapaxes(D, -1, -2) @ W * weight[..., None, None] @ D).sum(axis=1)
     eigenvalues = np.linalg.eigvalsh(H)
     determined = eigenvalues[:, 0] > LEAST_CONDITION * np.maximum(eigenvalues[:, 2], 1e-300)
     covariance = np.linalg.inv(np.where(determined[:, None, None], H, np.eye(3)))
     # Errors larger than they were said to be make the place as much less certain (Birge 1932); smaller ones do not make it more.
     freedom = np.maximum(2 * seen.sum(axis=1) - 3, 1)
-    ratio = (weight * _squared(W, e)).sum(axis=1) / freedom
+    ratio = (weight * m * m).sum(axis=1) / freedom
     covariance = covariance * np.maximum(1.0, ratio)[:, None, None]
     counted = np.maximum(seen.sum(axis=1), 1)
     residual = np.sqrt(np.where(seen, np.square(e).sum(axis=-1), 0.0).sum(axis=1) / counted)

@@ -219,6 +219,25 @@ def test_people_that_cannot_be_placed_get_nan_and_a_reason_and_disturb_nobody() 
     assert np.abs(found.position[[0, 5]] - place[[0, 5]]).max() <= PLACE_ABS_M
 
 
+@pytest.mark.parametrize("name", CAMERAS)
+def test_nonsense_gives_a_place_with_a_covariance_or_a_reason(name: str) -> None:
+    camera, rng = CAMERAS[name], np.random.default_rng(0)
+    pixels = rng.uniform(-0.5, 1.5, (60, 17, 2)) * camera.image_size
+    pixels[:10] = pixels[:10, :1]  # all in one point
+    pixels[10:20] = pixels[10:20].round(-3)
+    confidence = np.where(rng.random((60, 17)) < 0.3, 0.0, rng.random((60, 17)))
+    joints = poses(60)
+    joints[20:25] = rng.normal(size=(5, 17, 3)) * 1e-9
+    found = root_positions(joints, None, pixels, camera, confidence)
+    for b in range(60):
+        if found[b].reason is None:
+            assert np.isfinite(found.position[b]).all()
+            assert np.linalg.eigvalsh(found.covariance[b])[0] > 0
+        else:
+            assert np.isnan(found.position[b]).all()
+    assert all(reason is not None for reason in found.reasons[:10])
+
+
 def test_joints_that_were_not_seen_may_be_nan() -> None:
     camera, joints = CAMERAS["equidistant"], poses(1)[0]
     pixels, c = camera.project(joints + (0, 0, 4.0)), np.ones(17)
