@@ -179,10 +179,10 @@ def _read(path: Path) -> MachineTimings:
         content = json.loads(raw if len(raw) <= MOST_FILE_BYTES else b"")
         if (content["format"], content["format_version"]) != (FORMAT, FORMAT_VERSION):
             raise ValueError("another format")
-        by_steps = ({int(K): Spread(**spread) for K, spread in content[name].items()} for name in ("frame_ms", "walk_ms"))
+        frame, walk = ({int(K): Spread(**spread) for K, spread in content[name].items()} for name in ("frame_ms", "walk_ms"))
         step, after = (None if content[name] is None else Spread(**content[name]) for name in ("step_ms", "after_ms"))
         if not isinstance(content["key"], dict) or not isinstance(content["made"], dict):
             raise TypeError("its key or its record is no object")
-        return MachineTimings(content["key"], *by_steps, Spread(**content["encoder_ms"]), step, after, content["made"])
+        return MachineTimings(content["key"], frame, walk, Spread(**content["encoder_ms"]), step, after, content["made"])
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as err:
         raise BudgetError(f"{path} is not a file of timings ({err}). Remove it, and measure again: diffpose-edge time") from None
