@@ -10,6 +10,7 @@ import numpy as np
 
 from diffpose_edge.manifest import Manifest
 from diffpose_edge.runtime.backend import Array
+from diffpose_edge.runtime.plan import StepPlan
 from diffpose_edge.samplers import sampler_rows
 
 Clock = Callable[[], int]
@@ -41,3 +42,12 @@ def clean_rows(manifest: Manifest, timesteps: tuple[int, ...]) -> Array:
     scaled = process.kind != "released"
     rows = [sampler_rows("ddim", manifest.alpha_bar_table, (t,), process.prediction, scaled=scaled)[0, :2] for t in timesteps]
     return np.stack(rows)
+
+
+def cut_short(manifest: Manifest, plan: StepPlan, m: int) -> StepPlan:
+    """Return the plan whose walk ends where that of ``plan`` does if it is cut short after 0 < m < K steps, but for rounding: the same
+    steps, the last of them straight to the clean pose.
+    """
+    rows = plan.coefficients[:m].copy()
+    rows[-1] = (*clean_rows(manifest, plan.timesteps[m - 1 : m])[0], 0.0)
+    return StepPlan(plan.sampler, plan.timesteps[:m], rows)

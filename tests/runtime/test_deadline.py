@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
@@ -11,13 +12,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from diffpose_edge.bundle import load_bundle
+from diffpose_edge.bundle import load_bundle, record_fitted
 from diffpose_edge.export import export_bundle
+from diffpose_edge.fitted import FittedSchedule
 from diffpose_edge.keypoints import Keypoints
 from diffpose_edge.manifest import GRAPHS
 from diffpose_edge.runtime import PoseEstimate, PoseRuntime
 from diffpose_edge.runtime.backend import StoppableWalk
-from diffpose_edge.runtime.deadline import Deadline, clean_rows
+from diffpose_edge.runtime.budget import FixedPace
+from diffpose_edge.runtime.deadline import Deadline, clean_rows, cut_short
 from diffpose_edge.runtime.loop import reverse_process_until
 from diffpose_edge.runtime.onnxruntime_backend import OnnxRuntimeBackend
 from diffpose_edge.runtime.onnxruntime_steps import OnnxRuntimeSteps
@@ -135,6 +138,34 @@ def test_the_clean_state_is_that_of_the_formula(kind: str, sampler: str, request
         other = x0["v" if manifest.process.prediction == "eps" else "eps"]
         assert np.abs(other - found).max() > 10 * FP32_STATE_REL * np.abs(found).max(), "a wrong formula would be seen"
     backend.close()
+
+
+def test_any_schedule_cut_short_is_a_schedule_of_its_own(conditioned_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the last step is no plain shorter walk: rows that remember, rows that were fitted."""
+    bundle = load_bundle(Path(shutil.copytree(conditioned_bundle, tmp_path / "bundle")))
+    record_fitted(bundle, (FittedSchedule((46, 36, 20, 5), ((3.6, -0.2, 0.0), (1.7, -0.6, 0.3), (1.2, -0.5, 0.2), (1.0, -0.2, 0.1))),))
+    slow_at = [0]
+
+    def durations(steps: OnnxRuntimeSteps, k: int) -> float:
+        return FIVE_FIT if k == slow_at[0] else STEP_MS
+
+    with slow_runtime(bundle.path, monkeypatch, durations, threads=2) as runtime:
+        people, manifest = people_of(runtime, 2), runtime.bundle.manifest
+        for sampler, K in (("fitted", 4), ("ab2", 5)):
+            plan = step_plan(manifest, steps=K, sampler=sampler)
+            for m in (1, 2, 3):
+                slow_at[0] = m - 1
+                found = runtime.estimate(people, seed=2, budget_ms=FIVE_FIT, sampler=sampler)
+                assert found.walked.tolist() == [m, m]
+                slow_at[0] = K
+                short = cut_short(manifest, plan, m)
+                assert short.timesteps == plan.timesteps[:m]
+                wanted = runtime._estimate(
+                    *(Keypoints(people, np.ones((2, J), np.float32)), None, FixedPace(short), 0, "distribution"),
+                    np.random.default_rng(2),
+                    trace=False,
+                )
+                near(found.samples, wanted.samples, FP32_POSE_REL)
 
 
 @pytest.mark.parametrize("prediction", ["eps", "v"])
