@@ -24,6 +24,7 @@ from diffpose_edge.cli import (
     search_steps,
     sensitivity,
     serve_dds,
+    time,
     train,
     verify,
     video,
@@ -69,6 +70,7 @@ bench.bench.command("sweep")(bench_sweep.sweep)
 bench.bench.command("peers")(bench_peers.peers)
 app.add_typer(bench.bench, name="bench")
 app.command("plan")(plan.plan)
+app.command("time")(time.time)
 app.command("train")(train.train)
 app.command("inspect")(inspect.inspect)
 app.command("lint")(lint.lint)
