@@ -114,9 +114,11 @@ def test_a_slow_consumer_finds_one_old_result_and_then_the_newest(loaded, slow):
     slow.finish(10)
     with PoseStream(loaded, timesteps=STEPS) as stream:
         push(stream, 0)
+        slow.wait()
         eventually(lambda: stream._worker._results)
-        push(stream, 1, 2, 3)
-        assert slow.calls == 1  # nothing is computed to become old
+        push(stream, 1)
+        assert not slow.asked.acquire(timeout=0.2)  # nothing is computed to become old
+        push(stream, 2, 3)
         assert frames_of([stream.get(PATIENCE), stream.get(PATIENCE)]) == [0, 3]
         with pytest.raises(TimeoutError, match=r"0\.01 seconds"):
             stream.get(0.01)

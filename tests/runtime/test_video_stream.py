@@ -231,6 +231,17 @@ def test_the_middle_of_a_window_is_a_windows_own(golden_video_bundle, clip):
     assert all(np.isnan(pose.joints).all() for pose in poses[:4])
 
 
+def test_after_a_reset_the_middle_begins_anew(video, clip):
+    with video.stream(output="middle", seed=0, timesteps=STEPS) as stream, video.stream(output="middle", seed=0, timesteps=STEPS) as fresh:
+        for i in range(6):
+            stream.push(frame_of(clip, i))
+        stream.reset(0)
+        for i in range(6, 11):
+            one, other = stream.push(frame_of(clip, i)), fresh.push(frame_of(clip, i))
+            assert np.isnan(one.context).all() == (i < 8)
+            assert np.array_equal(one.context, other.context, equal_nan=True)
+
+
 # draws of people's own, and people who are not there
 
 
