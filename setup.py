@@ -15,11 +15,19 @@ SUB_PACKAGES = {
 }
 
 setup(
-    packages=["diffpose_edge", "diffpose_edge.cli", "diffpose_edge.detector", "diffpose_edge.viewer", *SUB_PACKAGES],
+    packages=[
+        "diffpose_edge",
+        "diffpose_edge.cli",
+        "diffpose_edge.detector",
+        "diffpose_edge.formats",
+        "diffpose_edge.viewer",
+        *SUB_PACKAGES,
+    ],
     package_dir={
         "diffpose_edge": "diffpose_edge",
         "diffpose_edge.cli": "diffpose_edge/cli",
         "diffpose_edge.detector": "diffpose_edge/detector",
+        "diffpose_edge.formats": "diffpose_edge/formats",
         "diffpose_edge.viewer": "diffpose_edge/viewer",
         **SUB_PACKAGES,
     },

@@ -136,34 +136,42 @@ def _checked_confidence(confidence: Any, shape: tuple[int, ...]) -> NDArray[np.f
 def load_keypoints(path: str | Path) -> Keypoints:
     """Read a clip from an npz: ``keypoints`` (frames, 17, 2|3), normalised, or in pixels together with ``image_size`` (w, h).
 
-    Raises KeypointError. Pickled content is refused.
+    Raises KeypointError. Pickled content is refused. Files of other layouts: :mod:`diffpose_edge.formats`.
     """
     path = Path(path)
-    arrays = _arrays_of(path)
+    return keypoints_of_arrays(arrays_of(path, ("keypoints", "confidence", "image_size")), path)
+
+
+def keypoints_of_arrays(arrays: dict[str, NDArray[Any]], path: Path) -> Keypoints:
+    """Do what :func:`load_keypoints` does, for the arrays of a file that is read already; ``path`` names it in messages."""
     if "keypoints" not in arrays:
         raise KeypointError(f"{path} has no array 'keypoints'; it has: {', '.join(arrays) or 'nothing'}")
     keypoints, confidence, image_size = arrays["keypoints"], arrays.get("confidence"), arrays.get("image_size")
     if keypoints.dtype.kind not in "fiu":
         raise KeypointError(f"{path}: expected keypoints as numbers, got {keypoints.dtype}")
     if image_size is not None and keypoints.ndim == 3 and keypoints.shape[-1] in (2, 3):
-        if image_size.shape != (2,) or image_size.dtype.kind not in "fiu":
-            raise KeypointError(f"{path}: expected image_size as two numbers (w, h), got shape {image_size.shape} of {image_size.dtype}")
         keypoints = keypoints.astype(np.float64)
-        keypoints[..., :2] = normalise_pixels(keypoints[..., :2], (image_size[0], image_size[1]))
+        keypoints[..., :2] = normalise_pixels(keypoints[..., :2], image_size_of(image_size, path))
     try:
         return checked_keypoints(keypoints, confidence)
     except KeypointError as err:
         raise KeypointError(f"{path}: {err}") from None
 
 
-def _arrays_of(path: Path) -> dict[str, NDArray[Any]]:
-    """Return the arrays of an npz that a clip can have, and the names of its others with nothing in them."""
+def image_size_of(array: NDArray[Any], path: Path) -> tuple[float, float]:
+    """Return an npz's ``image_size`` as (w, h), pixels. Raises KeypointError unless it is two numbers."""
+    if array.shape != (2,) or array.dtype.kind not in "fiu":
+        raise KeypointError(f"{path}: expected image_size as two numbers (w, h), got shape {array.shape} of {array.dtype}")
+    return float(array[0]), float(array[1])
+
+
+def arrays_of(path: Path, wanted: tuple[str, ...]) -> dict[str, NDArray[Any]]:
+    """Return the ``wanted`` arrays of an npz, and the names of its others with nothing in them. Raises KeypointError."""
     try:
         content = np.load(path, allow_pickle=False)
         if not isinstance(content, np.lib.npyio.NpzFile):
             raise KeypointError(f"{path} is a single array; expected an npz with an array named 'keypoints'")
         with content:
-            wanted = ("keypoints", "confidence", "image_size")
             arrays = {name: content[name] if name in wanted else np.empty(0) for name in content.files}
     except FileNotFoundError:
         raise KeypointError(f"no keypoint file at {path}; check the path") from None
