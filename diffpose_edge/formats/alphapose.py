@@ -17,7 +17,7 @@ import numpy as np
 from diffpose_edge.atomic import atomic_file
 from diffpose_edge.formats.coco_results import entry_of, is_person_list, people_by_image
 from diffpose_edge.formats.detections import Detections, Person
-from diffpose_edge.formats.json_text import numbers
+from diffpose_edge.formats.json_text import number
 from diffpose_edge.formats.source import Source
 from diffpose_edge.formats.tracks import whole_track
 
@@ -36,8 +36,8 @@ def _track(entry: dict[str, Any], where: str) -> str | None:
     idx = entry.get("idx")
     if idx is None or isinstance(idx, list):
         return None
-    number = float(numbers([idx], f"{where}.idx")[0])
-    return f"{number:.0f}" if number.is_integer() else f"{number:g}"
+    track = number(idx, f"{where}.idx")
+    return f"{track:.0f}" if track.is_integer() else f"{track:g}"
 
 
 def write_alphapose(path: Path, detections: Detections) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffpose_edge.errors import KeypointError, PoseFileError
-from diffpose_edge.formats.json_text import numbers, of_kind, part
+from diffpose_edge.formats.json_text import number, numbers, part
 from diffpose_edge.formats.poses import PoseSequence
 from diffpose_edge.formats.text_file import lines_of, text_of
 from diffpose_edge.skeleton import JOINTS, J
@@ -60,7 +60,7 @@ def read_json_lines(path: Path) -> PoseSequence:
             raise PoseFileError(f"{path} has version {str(header.get('version'))[:20]} of the format; this program reads version {VERSION}")
         rows = [_row(_document(line, f"{path}, line {i}"), f"{path}, line {i}") for i, line in lines[1:]]
         fps = header.get("fps")
-        rate = None if fps is None else float(numbers([of_kind(fps, (int, float), f"{path}: fps")], f"{path}: fps")[0])
+        rate = None if fps is None else number(fps, f"{path}: fps")
     except KeypointError as err:
         raise PoseFileError(str(err)) from None
     if not rows:

@@ -6,6 +6,8 @@ The names of places read like code: ``poses.json[12].keypoints``.
 from __future__ import annotations
 
 import json
+import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -96,11 +98,17 @@ def numbers(values: Any, where: str) -> NDArray[np.float64]:
     return array
 
 
+def number(value: Any, where: str) -> float:
+    """Return a value as a number, or raise KeypointError unless it is a finite one."""
+    of_kind(value, (int, float), where)
+    if not abs(value) < math.inf or abs(value) > sys.float_info.max:
+        raise KeypointError(f"{where} is {told(value)}: expected a finite number")
+    return float(value)
+
+
 def score_of(value: Any, where: str) -> float | None:
     """Return the score of a person, None where there is none. Raises KeypointError unless it is a finite number."""
-    if isinstance(value, dict) and "__ndarray__" in value:  # json_tricks' form of a numpy scalar
-        value = value["__ndarray__"]
-    return None if value is None else float(numbers([of_kind(value, (int, float), where)], where)[0])
+    return None if value is None else number(value, where)
 
 
 def triples(values: Any, layouts: dict[int, Layout], where: str) -> tuple[NDArray[np.float64], Layout]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import pickle
 import struct
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,13 +64,22 @@ def _stand_ins() -> dict[tuple[str, str], Any]:
 class _Reader(pickle._Unpickler):
     def __init__(self, data: bytes) -> None:
         super().__init__(io.BytesIO(data), encoding="latin1")  # what numpy's Python 2 pickles need
-        self._found = _stand_ins()
+        self._found, self._size = _stand_ins(), len(data)
 
     def find_class(self, module: str, name: str) -> Any:
         try:
             return self._found[module, name]
         except KeyError:
             raise pickle.UnpicklingError(f"it names {module}.{name}, which is neither a dictionary, a list nor a numeric array") from None
+
+    def load_bytearray8(self) -> None:
+        # Python's own makes room for as many bytes as the pickle says before it looks whether they are there.
+        (size,) = struct.unpack("<Q", self.read(8))
+        if size > self._size:
+            raise pickle.UnpicklingError("it ends within an array's bytes")
+        self.append(bytearray(self.read(size)))
+
+    dispatch: ClassVar[dict[int, Any]] = {**pickle._Unpickler.dispatch, pickle.BYTEARRAY8[0]: load_bytearray8}
 
 
 # What reading a damaged pickle raises, and making arrays of what is in it.

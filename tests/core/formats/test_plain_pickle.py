@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import pickle
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,21 @@ def test_references_do_not_multiply_without_bound() -> None:
     looped.append(looped)
     with pytest.raises(pickle.UnpicklingError, match="levels"):
         read_plain_pickle(pickle.dumps(looped))
+
+
+@pytest.mark.parametrize(
+    "claim", [b"\x80\x05\x96", b"\x80\x05\x8e", b"\x80\x04\x95", b"\x80\x04)r"], ids=["bytearray", "bytes", "frame", "memo"]
+)
+def test_claims_of_more_than_there_is_cost_nothing(claim: bytes) -> None:
+    """A size of 2^40 bytes, or, by the memo's place, of 2^32 entries."""
+    data = claim + ((1 << 40) if claim[-1:] != b"r" else (1 << 32) - 1).to_bytes(8 if claim[-1:] != b"r" else 4, "little") + b"."
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(pickle.UnpicklingError):
+            read_plain_pickle(data)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_bytes_that_do_not_fit_their_shape_are_refused() -> None:
