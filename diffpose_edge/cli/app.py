@@ -16,6 +16,7 @@ from diffpose_edge.cli import (
     doctor,
     evaluate,
     export,
+    formats,
     inspect,
     lint,
     plan,
@@ -60,6 +61,7 @@ def _options(
 app.command("export")(export.export)
 app.command("run")(run.run)
 app.command("video")(video.video)
+app.command("formats")(formats.formats)
 app.command("calibrate")(calibrate.calibrate)
 app.command("search-steps")(search_steps.search_steps)
 app.command("sensitivity")(sensitivity.sensitivity)

@@ -14,5 +14,12 @@ RESULTS = ("joints", "context", "samples", "covariance", "observed")
 
 
 def results_of(estimates: Sequence[PoseEstimate]) -> dict[str, Any]:
-    """Join the estimates of consecutive frames: arrays (frames, …) by name, see ``diffpose-edge run --help``."""
-    return {name: np.concatenate([getattr(estimate, name) for estimate in estimates]) for name in RESULTS}
+    """Join the estimates of consecutive frames: arrays (frames, …) by name, see ``diffpose-edge run --help``. ``trajectory`` (frames,
+    K + 1, N, 17, 5) is among them where the estimates have one.
+    """
+    results = {name: np.concatenate([getattr(estimate, name) for estimate in estimates]) for name in RESULTS}
+    traces = [estimate.trajectory for estimate in estimates if estimate.trajectory is not None]
+    if traces:
+        # Stored by frame; the estimates hold it by step.
+        results["trajectory"] = np.concatenate([np.moveaxis(trace, 1, 0) for trace in traces])
+    return results

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import typer
@@ -12,10 +12,12 @@ from diffpose_edge.atomic import atomic_file, check_file_place
 from diffpose_edge.camera_files import load_camera
 from diffpose_edge.cli.call_times import call_times
 from diffpose_edge.cli.results import results_of
-from diffpose_edge.cli.terminal import counting, parsed_timesteps, say, telling
+from diffpose_edge.cli.terminal import counting, parsed_size, parsed_timesteps, say, telling
 from diffpose_edge.errors import OutputError
 from diffpose_edge.facing import facing
-from diffpose_edge.keypoints import load_keypoints
+from diffpose_edge.formats.person_clip import open_clip
+from diffpose_edge.formats.pose_files import NPZ, check_rate, pose_format
+from diffpose_edge.formats.results import put_results
 from diffpose_edge.placed_clip import check_camera_options, placed_clip, turned_back
 
 
@@ -24,11 +26,20 @@ def run(
     keypoints: Annotated[
         Path,
         typer.Option(
-            help="npz with 'keypoints' (frames,17,2|3) in Human3.6M order: normalised, or pixels together with 'image_size' (w,h). "
+            help="Keypoints: a file or folder in one of the formats that 'diffpose-edge formats' lists, of which the first is an npz with "
+            "'keypoints' (frames,17,2|3) in Human3.6M order: normalised, or pixels together with 'image_size' (w,h). "
             "The third number is a confidence; 0 means not seen."
         ),
     ],
-    out_path: Annotated[Path, typer.Option("--out", help="npz to write: joints, context, samples, covariance, observed.")],
+    out_path: Annotated[
+        Path,
+        typer.Option("--out", help="File to write: npz (joints, context, samples, covariance, observed), or .jsonl, .csv, .bvh, .trc."),
+    ],
+    format_name: Annotated[str | None, typer.Option("--format", help="Format of the keypoints, by name (default: recognised).")] = None,
+    image_size: Annotated[str | None, typer.Option(help="Size of the image in pixels, WxH, where the keypoints do not tell.")] = None,
+    person: Annotated[str | None, typer.Option(help="Whom: a track's name, a number, or 'best' (default: the only one).")] = None,
+    fps: Annotated[float | None, typer.Option(help="Frame rate, where the keypoints do not tell; bvh and trc need it.")] = None,
+    out_format: Annotated[str | None, typer.Option(help="npz, jsonl, csv, bvh or trc (default: by the suffix of --out, else npz).")] = None,
     timesteps: Annotated[str | None, typer.Option(help="Timesteps, largest first (default: the bundle's).")] = None,
     steps: Annotated[int | None, typer.Option(help="Or how many: the bundle's fitted schedule, or even timesteps.", min=1)] = None,
     budget_ms: Annotated[
@@ -60,6 +71,7 @@ def run(
     With --camera also root (frames,3), where the hip is in the camera's frame, root_covariance (frames,3,3) and joints_camera
     (frames,17,3), the pose put there.
     call_ms (frames), step_ms (frames,K) and call_frames (frames) tell of the call that each frame came from.
+    The other formats hold less: 'diffpose-edge formats'.
     """
     from diffpose_edge.runtime import PoseRuntime
     from diffpose_edge.runtime.plan import checked_sampler
@@ -69,10 +81,14 @@ def run(
     checked_sampler(sampler)
     checked_mode(mode)
     generator_of(seed)
+    written = pose_format(out_path, out_format)
+    if trace and written != NPZ:
+        raise OutputError(f"--trace writes states, which {written} has no place for; write an npz")
     check_file_place(out_path)
     check_camera_options(camera, stature, faced)
     taken_by = None if camera is None else load_camera(camera)
-    clip = load_keypoints(keypoints)
+    clip = open_clip(keypoints, format_name, person=person, image_size=parsed_size(image_size), fps=fps)
+    check_rate(written, clip.fps, out_path)
     if out_path.exists() and out_path.samefile(keypoints):
         raise OutputError(f"--out and --keypoints both name {out_path}: the results would replace the input. Choose another name")
     # The output is opened first: a place that cannot be written to should show before the work, not after it.
@@ -80,13 +96,13 @@ def run(
         with (
             telling(),
             PoseRuntime.load(bundle, backend, precision=precision, threads=threads, timed=True) as runtime,
-            counting("frames", len(clip)) as done,
+            counting("frames", len(clip.keypoints)) as done,
         ):
             estimates = []
             asked: dict[str, Any] = {"timesteps": walked, "steps": steps, "sampler": sampler, "budget_ms": budget_ms}
             together = runtime.bundle.manifest.shape.F > 1 or runtime.bundle.manifest.causal is not None
-            view = facing(taken_by, clip, together=together) if taken_by is not None and faced else None
-            shown = clip if view is None else view.keypoints
+            view = facing(taken_by, clip.keypoints, together=together) if taken_by is not None and faced else None
+            shown = clip.keypoints if view is None else view.keypoints
             for estimate in runtime.estimate_clip(shown, seed, **asked, mode=mode, trace=trace):
                 estimates.append(estimate)
                 done(len(estimate.joints))
@@ -94,19 +110,15 @@ def run(
         if view is not None:
             results.update(turned_back(results, view))
         if taken_by is not None:
-            results.update(placed_clip(results, clip, taken_by, stature))
-        results.update(call_times(estimates))
-        if trace:
-            # Stored by frame; the estimates hold it by step.
-            results["trajectory"] = np.concatenate([np.moveaxis(e.trajectory, 1, 0) for e in estimates if e.trajectory is not None])
-        with open(temporary, "wb") as file:
-            np.savez(file, **results)
+            results.update(placed_clip(results, clip.keypoints, taken_by, stature))
+        put_results(temporary, results | call_times(estimates), clip, written, out_path.name)
     blank = int(np.isnan(results["joints"]).any(axis=(1, 2)).sum())
     # A step that a budget cut off has taken no time.
     step_ms = np.concatenate([e.timings.steps / e.timings.batches for e in estimates]) * 1000
     step_ms = step_ms[step_ms != 0]
+    whose = "" if clip.person is None else f" of person {clip.person}"
     say(
-        f"wrote {out_path}: {len(clip)} frames{f', {blank} of them without a pose (too few joints seen)' if blank else ''}; "
+        f"wrote {out_path}: {len(clip.frames)} frames{whose}{f', {blank} of them without a pose (too few joints seen)' if blank else ''}; "
         + (f"median {np.median(step_ms):.2f} ms per diffusion step" if len(step_ms) else "no diffusion step was walked")
     )
     if budget_ms is not None:

@@ -58,9 +58,10 @@ def parsed_size(text: str | None) -> tuple[int, int] | None:
     """Read "640x480" as (640, 480), the width and height of an image in pixels; None stays None. Raises KeypointError."""
     if text is None:
         return None
-    w, _, h = text.partition("x")
-    if not (w.isdecimal() and h.isdecimal() and int(w) and int(h)):
-        raise KeypointError(f"expected an image size in pixels such as 640x480, got {text!r}")
+    w, _, h = text.lower().partition("x")
+    plain = w.isascii() and w.isdigit() and h.isascii() and h.isdigit() and len(text) < 20
+    if not (plain and int(w) and int(h)):
+        raise KeypointError(f"expected the image's size as WIDTHxHEIGHT in pixels, such as 1920x1080; got {text!r}")
     return int(w), int(h)
 
 
