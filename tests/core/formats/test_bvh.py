@@ -99,9 +99,31 @@ def test_captured_motion_errs_by_no_more_than_its_bones_stretch(tmp_path: Path) 
             allowed += stretch[at]
             at = parents[at]
         assert (np.linalg.norm(back.joints[:, joint] - poses.joints[:, joint], axis=1) <= allowed).all(), JOINTS[joint]
-    # Curves have no jumps of a whole turn.
-    rotations = parse_bvh(tmp_path / "p.bvh").channels[:, 3:]
-    assert np.abs(np.diff(rotations, axis=0)).max() <= 180.0
+
+
+def test_angles_of_any_rotation_make_it_again_at_a_quarter_turn_too() -> None:
+    """With x at a quarter turn, z and y turn about one axis and only their sum or difference is known."""
+    rng = np.random.default_rng(6)
+    given_ones = np.radians(rng.uniform(-180, 180, (60, 3)))
+    given_ones[:40, 1] = np.pi / 2 * rng.choice([-1, 1], 40)
+    given_ones[20:40, 1] += rng.normal(0, 1e-10, 20)
+
+    def made(angles: Array) -> Array:
+        return turn(2, angles[:, 0]) @ turn(0, angles[:, 1]) @ turn(1, angles[:, 2])
+
+    # As rotations are that other operations have rounded.
+    matrices = made(given_ones) + rng.normal(0, 1e-13, (60, 3, 3))
+    np.testing.assert_allclose(made(np.radians(bvh._angles(matrices))), matrices, rtol=0, atol=1e-8)
+
+
+def test_curves_go_on_beyond_half_a_turn(tmp_path: Path) -> None:
+    """A person who spins by 20 degrees a frame, twice round: no angle jumps back by a whole turn."""
+    pose = _sequence(np.random.default_rng(7).normal(size=(1, 16, 3)), LENGTHS).joints[0].astype(np.float64)
+    joints = np.einsum("fij,kj->fki", turn(1, np.radians(20.0 * np.arange(37))), pose).astype(np.float32)
+    write_poses(tmp_path / "p.bvh", PoseSequence(joints, 30.0, np.arange(37)))
+    hip = parse_bvh(tmp_path / "p.bvh").channels[:, 3:6]
+    assert np.abs(np.diff(hip, axis=0)).max() < 181
+    assert np.ptp(hip, axis=0).max() > 400
 
 
 def test_a_frame_without_a_pose_repeats_the_one_before_or_the_first(tmp_path: Path) -> None:
