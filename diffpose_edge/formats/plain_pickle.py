@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import pickle
 import struct
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -62,6 +63,10 @@ def _stand_ins() -> dict[tuple[str, str], Any]:
 
 # The unpickler that is written in Python: the other one reserves as much memory as a pickle's largest reference says.
 class _Reader(pickle._Unpickler):
+    # What it has while it loads.
+    read: Callable[[int], bytes]
+    append: Callable[[Any], None]
+
     def __init__(self, data: bytes) -> None:
         super().__init__(io.BytesIO(data), encoding="latin1")  # what numpy's Python 2 pickles need
         self._found, self._size = _stand_ins(), len(data)
