@@ -61,7 +61,7 @@ def parsed_size(text: str | None) -> tuple[int, int] | None:
     w, _, h = text.lower().partition("x")
     plain = w.isascii() and w.isdigit() and h.isascii() and h.isdigit() and len(text) < 20
     if not (plain and int(w) and int(h)):
-        raise KeypointError(f"expected the image's size as WIDTHxHEIGHT in pixels, such as 1920x1080; got {text!r}")
+        raise KeypointError(f"expected the image's size as WIDTHxHEIGHT in pixels, such as 640x480; got {text!r}")
     return int(w), int(h)
 
 
