@@ -30,12 +30,13 @@ VELOCITY_TAU = 0.1
 class Tracking:
     """How identities are kept.
 
-    ``likeness``: "oks", "iou" or "both", the mean of the two. ``least``: pairs less alike than that, within 0..1, are not the same
+    ``likeness``: "oks", "iou" or "both", the mean of the two: OKS tells people apart who stand in each other's way, and the box is still
+    there when a detector's joints leap. ``least``: pairs less alike than that, within 0..1, are not the same
     person. ``hits``: frames, one after another, that somebody new has to be seen in before they get a number; 1: at once. ``predict``:
     carry people on by their velocity. Raises DiffPoseEdgeError.
     """
 
-    likeness: str = "oks"
+    likeness: str = "both"
     least: float = 0.1
     hits: int = 1
     predict: bool = True
