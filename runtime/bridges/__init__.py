@@ -1,1 +1,1 @@
-"""Bridges to other systems: each translates :class:`diffpose_edge.body.BodyEstimate`, and imports its own library when it is opened."""
+"""Adapters between bodies and what other programs of a robot speak: ROS 2, DDS, bags, Foxglove. Nothing imports them unasked."""
