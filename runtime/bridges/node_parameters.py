@@ -90,7 +90,8 @@ def refusal_of(name: str, value: Any) -> str | None:
 
 def checked_settings(values: Mapping[str, Any]) -> NodeSettings:
     """Return the settings of parameter values by name. Raises DiffPoseEdgeError for a value, or a combination, that cannot be."""
-    settings = NodeSettings(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    taken: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    settings = NodeSettings(**taken)
     for name, value in values.items():
         refusal = refusal_of(name, value)
         if refusal is None and PARAMETERS[name].metadata["needed"] and not value:

@@ -100,7 +100,8 @@ class DiffPoseNode(LifecycleNode):  # type: ignore[misc]
             self.get_logger().fatal(traceback.format_exc())
             return ERROR
         self.refusal, self._settings = None, settings
-        self._report, self._orders = NodeReport(), {}
+        self._report = NodeReport()
+        self._orders: dict[str, StampOrder] = {}
         self._camera: Intrinsics | None = None
         self._frame_id = settings.camera_frame
         self._notes = {f"source_{key}": value for key, value in self._source.describe().items()}
@@ -260,8 +261,9 @@ class DiffPoseNode(LifecycleNode):  # type: ignore[misc]
             source.reset()
         bodies = self._place(source.process(frame.stamp_ns, frame.people), self._camera)
         took = perf_counter_ns() - frame.arrived_ns
-        told = {} if frame.body_id is None else {"body_id": frame.body_id}
-        bodies = [replace(body, frame_id=body.frame_id or frame.frame_id, latency_ns=took, **told) for body in bodies]
+        bodies = [replace(body, frame_id=body.frame_id or frame.frame_id, latency_ns=took) for body in bodies]
+        if frame.body_id is not None:
+            bodies = [replace(body, body_id=frame.body_id) for body in bodies]
         # A source may answer with people of an earlier image, and put them into another frame.
         stamp_ns, frame_id = (bodies[0].stamp_ns, bodies[0].frame_id) if bodies else (frame.stamp_ns, frame.frame_id)
         out.publish(stamp_ns, frame_id, bodies)

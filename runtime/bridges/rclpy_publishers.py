@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from rclpy.duration import Duration
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 
 from diffpose_edge.body import BodyEstimate
 from diffpose_edge.runtime.bridges import markers, outgoing
 from diffpose_edge.runtime.bridges.node_parameters import NodeSettings
 from diffpose_edge.runtime.bridges.ros_types import RosTypes
+
+FAREWELL_S = 0.5
 
 
 def qos(reliability: str, depth: int) -> Any:
@@ -50,9 +53,10 @@ class PeoplePublishers:
             self._by_name["markers"].publish(markers.marker_array(types, stamp_ns, frame_id, bodies, style))
 
     def take_away(self) -> None:
-        """Remove every marker from the viewers."""
+        """Remove every marker from the viewers, and wait a moment until reliable ones have heard it: the publisher may be gone next."""
         if "markers" in self._by_name:
             self._by_name["markers"].publish(markers.nothing_left(self._types))
+            self._by_name["markers"].wait_for_all_acked(Duration(seconds=FAREWELL_S))
 
     def close(self) -> None:
         for publisher in self._by_name.values():
