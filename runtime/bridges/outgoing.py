@@ -31,16 +31,14 @@ def header(types: RosTypes, stamp_ns: int, frame_id: str) -> Any:
 
 
 def pose_array(types: RosTypes, stamp_ns: int, frame_id: str, bodies: Sequence[BodyEstimate]) -> Any:
-    """Return a ``geometry_msgs/PoseArray``: 17 poses, metres, for each person who has a pose, in the order given.
+    """Return a ``geometry_msgs/PoseArray``: 17 poses, metres, for each person in the order given.
 
-    Joints have no orientation: every quaternion is the identity.
+    A person without a pose is NaN, so that person b stays poses 17 b … 17 b + 16. Joints have no orientation: every quaternion is the
+    identity.
     """
     upright = types.Quaternion(x=0.0, y=0.0, z=0.0, w=1.0)
     poses = [
-        types.Pose(position=types.Point(x=x, y=y, z=z), orientation=upright)
-        for body in bodies
-        if body.found
-        for x, y, z in body.placed_joints.tolist()
+        types.Pose(position=types.Point(x=x, y=y, z=z), orientation=upright) for body in bodies for x, y, z in body.placed_joints.tolist()
     ]
     return types.PoseArray(header=header(types, stamp_ns, frame_id), poses=poses)
 

@@ -73,7 +73,8 @@ def _until(stop: threading.Event, node: DiffPoseNode) -> int:
     stop.wait()
     executor.shutdown()
     spinning.join()
-    node.trigger_shutdown()
+    if not node.finalized:  # a manager may have shut it down already
+        node.trigger_shutdown()
     faults += [node.fault] if node.fault is not None else []
     for fault in faults:
         traceback.print_exception(fault)

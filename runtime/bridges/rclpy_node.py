@@ -70,6 +70,7 @@ class DiffPoseNode(LifecycleNode):  # type: ignore[misc]
         self._types = ros_types()
         self.fault: BaseException | None = None
         self.refusal: DiffPoseEdgeError | None = None
+        self.finalized = False
         self._settings: NodeSettings | None = None
         self._source: PeopleSource | None = None
         self._out: PeoplePublishers | None = None
@@ -138,7 +139,8 @@ class DiffPoseNode(LifecycleNode):  # type: ignore[misc]
         return super().on_cleanup(state)
 
     def on_shutdown(self, state: Any) -> Any:
-        """As deactivate and cleanup, from wherever the node is."""
+        """As deactivate and cleanup, from wherever the node is; it cannot be configured again."""
+        self.finalized = True
         self._rest()
         self._release()
         return super().on_shutdown(state)

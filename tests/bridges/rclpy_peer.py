@@ -23,7 +23,7 @@ from sensor_msgs.msg import CameraInfo, PointCloud2
 from visualization_msgs.msg import Marker, MarkerArray
 
 NODE = "/diffpose_edge"
-TRANSITIONS = {"configure": 1, "cleanup": 2, "activate": 3, "deactivate": 4}
+TRANSITIONS = {"configure": 1, "cleanup": 2, "activate": 3, "deactivate": 4, "shutdown": 7}
 
 
 def stamped(header, stamp_ns, frame_id):

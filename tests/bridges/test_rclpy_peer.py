@@ -180,7 +180,7 @@ def test_a_peer_gets_the_runtimes_own_poses_and_the_node_ends_when_told(ros: Ros
         found = [b for b in range(2) if np.isfinite(expected.joints[b]).all()]
         assert found == ([0] if i == 7 else [0, 1])
         # Bit for bit: the same numpy and ONNX Runtime on the same machine; a float64 holds every float32.
-        np.testing.assert_array_equal(np.array(poses).reshape(-1, 17, 3), expected.joints[found])
+        np.testing.assert_array_equal(np.array(poses).reshape(2, 17, 3), expected.joints)
         np.testing.assert_array_equal(np.stack([cloud[a] for a in "xyz"], axis=-1).reshape(-1, 17, 3), expected.joints[found])
         np.testing.assert_array_equal(np.float32(cloud["xz"]).reshape(-1, 17), expected.covariance[found][..., 0, 2])
         assert cloud["body_id"] == [b for b in found for _ in range(17)]
@@ -300,7 +300,9 @@ def test_a_lifecycle_manager_has_the_node_in_hand(ros: Ros, conditioned_bundle: 
     peer.ask("collect", poses=0)
     peer.ask("send", messages=normalised[2:], rate=50)
     assert stamps(peer.ask("collect", poses=2)["poses"]) == stamps(normalised[2:])
-    assert ended(node, signal.SIGINT)[0] == 0
+    assert peer.ask("lifecycle", transition="shutdown")["state"] == "finalized"
+    status, said = ended(node, signal.SIGINT)
+    assert status == 0, said
 
 
 def test_a_source_of_ones_own_is_plugged_in_and_its_fault_ends_the_node(ros: Ros, conditioned_bundle: Path) -> None:
