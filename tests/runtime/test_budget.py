@@ -22,6 +22,7 @@ from diffpose_edge.runtime.plan import step_plan
 from diffpose_edge.skeleton import J
 from diffpose_edge.timings import FOLDER, MachineTimings, Spread, save_timings
 
+from .device_runtime import on_device
 from .slow_steps import StepClock, made_up, slow_runtime
 
 TWO = FittedSchedule((40, 18), ((3.1, -0.4, 0.0), (1.5, -0.8, 0.3)))
@@ -217,3 +218,16 @@ def test_a_measurement_is_of_the_clock_that_budgets_are_kept_by(conditioned_bund
         found = runtime.measure([1, 3], rounds=100, pause_ms=0.0, save=False)
         assert found.frame == {1: Spread(10.0, 10.0), 3: Spread(30.0, 30.0)}
     assert step_plan(runtime.bundle.manifest, steps=3).timesteps == (49, 32, 16)
+
+
+def test_a_frame_in_one_piece_is_timed_as_a_whole(conditioned_bundle: Path) -> None:
+    """On a GPU, here a double of one: no step is seen, so K follows from the budget and nothing is cut short."""
+    made = on_device(conditioned_bundle)
+    with made.runtime as runtime:
+        found = runtime.measure([1, 2], rounds=100, pause_ms=0.0, save=False)
+        assert (found.step, found.after) == (None, None)
+        assert found.walk == found.frame
+        assert found.encoder.p50 > 0
+        estimate = runtime.estimate(PEOPLE[:2], seed=0, budget_ms=1e6)
+        assert (estimate.walked.tolist(), estimate.truncated) == ([2, 2], False)
+        np.testing.assert_array_equal(estimate.samples, runtime.estimate(PEOPLE[:2], seed=0, steps=2).samples)
