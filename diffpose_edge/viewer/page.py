@@ -21,8 +21,8 @@ from diffpose_edge.viewer.packing import Packing, principal_axes
 
 # In the order in which they are run: each uses those before it.
 SCRIPTS = ("data", "player", "figure", "stage", "picture", "charts", "joints", "main")
-# What a phone still opens and plays at once: ten minutes at 30 Hz with N = 5, or three with N = 20.
-MOST_BYTES = 20_000_000
+# Nearly four minutes at 30 Hz with N = 5. A page of 19 MB took half a minute to open, on two cores that had other work besides.
+MOST_BYTES = 8_000_000
 # The shares of the truth that ellipsoids are drawn for.
 LEVELS = (0.5, 0.9)
 MILLIMETRE = 1e-3
@@ -145,5 +145,5 @@ def _too_many(result: ClipResult, size: int) -> str:
     fewer = f", or fewer samples (--samples {max(1, N // every)})" if N > 1 else ""
     return (
         f"{len(result)} frames with N = {N} samples are {size / 1e6:.3g} MB of numbers, more than the {MOST_BYTES / 1e6:.3g} MB that "
-        f"a page plays well. Show one frame in {every} (--every {every}), a part of the clip (--last {held}){fewer}"
+        f"a page holds. Show one frame in {every} (--every {every}), a part of the clip (--last {held}){fewer}"
     )

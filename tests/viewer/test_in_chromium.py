@@ -136,6 +136,37 @@ def test_the_front_view_shows_what_the_camera_sees(desk: Desk, result: ClipResul
     assert slope[0] == pytest.approx(slope[1], rel=0.1)
 
 
+def test_an_ellipsoid_lies_as_its_covariance_does(browser: Chromium, result: ClipResult, tmp_path: Path) -> None:
+    """One joint's, long along (2, 1, 0): in the front view it slopes down to the right, and 90 % reach 2.5 deviations."""
+    along = np.array([2.0, 1.0, 0.0]) / np.sqrt(5)
+    covariance = np.full((1, 17, 3, 3), np.nan)
+    covariance[0, 16] = 0.09**2 * np.outer(along, along) + 0.01**2 * np.eye(3)
+    only = ClipResult(joints=result.joints[:1], covariance=covariance, times_s=times_of(1, 30))
+    save_view(only, tmp_path / "ellipsoid.html")
+    browser.open(f"{(tmp_path / 'ellipsoid.html').as_uri()}#view=front", *DESKTOP)
+    browser.value("(({ options }) => options[1].selected = true)(document.getElementById('level'))")
+    browser.value("document.getElementById('level').dispatchEvent(new Event('change'))")
+    browser.settle()
+    places = {}
+    for joint in ("right wrist", "right elbow"):
+        browser.value(f"location.hash = 'joint={joint}'")
+        browser.settle()
+        places[joint] = browser.value(LABELLED)
+    browser.value("location.hash = 'joint='")
+    browser.settle()
+    shown = pixels(browser, "#stage-view")
+    browser.value("document.getElementById('show-ellipsoids').click()")
+    browser.settle()
+    rows, columns = np.nonzero(np.abs(shown - pixels(browser, "#stage-view")).max(axis=-1) > 8)
+    scale = np.linalg.norm(np.subtract(places["right wrist"], places["right elbow"]))
+    scale /= np.linalg.norm((result.joints[0, 16] - result.joints[0, 15])[:2])  # pixels a metre, nearly
+    values, axes = np.linalg.eigh(np.cov(columns, rows))
+    assert axes[1, 1] / axes[0, 1] == pytest.approx(0.5, abs=0.06)
+    # An ellipse filled evenly has half its half-axis as deviation.
+    assert 2 * np.sqrt(values[1]) / scale == pytest.approx(2.5 * np.hypot(0.09, 0.01), rel=0.12)
+    assert [columns.mean(), rows.mean()] == pytest.approx(places["right wrist"], abs=4)
+
+
 def test_keys_and_buttons_move_the_clip(desk: Desk) -> None:
     browser = desk.at("frame=10")
     assert "frame 10 of 0 to 39" in text(browser, "#clock")

@@ -119,25 +119,18 @@ class Figure {
     mesh.setMatrixAt(index, m.compose(d.addVectors(from, to).multiplyScalar(0.5), q, s.set(radius, length, radius)));
   }
 
+  // The unit sphere's matrix in the figure: its columns are the principal axes, at the radius that holds the chosen share.
   _ellipsoid(f, j, m) {
     const at = f * clip.axes.stride + j * 9;
-    const e = m.elements;
-    for (let c = 0; c < 3; c++) {
-      const x = clip.axes.get(at + c);
-      const y = -clip.axes.get(at + 3 + c);
-      const z = -clip.axes.get(at + 6 + c);
-      const size = Math.hypot(x, y, z);
-      const stretch = size > LEAST_DEVIATION ? this.radius : 0;
-      e[4 * c] = x * stretch;
-      e[4 * c + 1] = y * stretch;
-      e[4 * c + 2] = z * stretch;
-      e[4 * c + 3] = 0;
-      if (!stretch) e[4 * c + c] = LEAST_DEVIATION * this.radius;
-    }
-    m.setPosition(this.places[j]);
     // The hip is the origin: nothing is uncertain there.
-    if (j === ROOT || !Number.isFinite(e[0])) m.makeScale(0, 0, 0);
-    return m;
+    if (j === ROOT || !Number.isFinite(clip.axes.get(at))) return m.makeScale(0, 0, 0);
+    const e = m.identity().elements;
+    for (let c = 0; c < 3; c++) {
+      const axis = [clip.axes.get(at + c), -clip.axes.get(at + 3 + c), -clip.axes.get(at + 6 + c)];
+      if (Math.hypot(...axis) > LEAST_DEVIATION) axis.forEach((value, i) => (e[4 * c + i] = value * this.radius));
+      else e[5 * c] = LEAST_DEVIATION;
+    }
+    return m.setPosition(this.places[j]);
   }
 
   // The bones' shadow under a light from above: their matrices, pressed onto the floor.
