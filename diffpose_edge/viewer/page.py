@@ -142,7 +142,9 @@ def _too_many(result: ClipResult, size: int) -> str:
     N = 0 if result.samples is None else result.samples.shape[1]
     every = -(-size // MOST_BYTES)
     held = len(result) * MOST_BYTES // size
-    fewer = f", or fewer samples (--samples {max(1, N // every)})" if N > 1 else ""
+    # A sample of a frame is 17 joints of three 16 bit numbers. Fewer of them are no way out where the rest alone is too much.
+    enough = N + (MOST_BYTES - size) // (len(result) * 17 * 3 * 2)
+    fewer = f", or fewer samples (--samples {enough})" if enough > 0 else ""
     return (
         f"{len(result)} frames with N = {N} samples are {size / 1e6:.3g} MB of numbers, more than the {MOST_BYTES / 1e6:.3g} MB that "
         f"a page holds. Show one frame in {every} (--every {every}), a part of the clip (--last {held}){fewer}"

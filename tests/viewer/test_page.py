@@ -190,6 +190,9 @@ def test_too_much_is_refused_and_what_the_message_advises_helps(monkeypatch: pyt
     every, last, samples = (int(re.findall(rf"--{name} (\d+)", str(refused.value))[0]) for name in ("every", "last", "samples"))
     for fewer in (thinned(result, every=every), thinned(result, last=last), thinned(result, samples=samples)):
         assert 50_000 < len(base64.b64decode(Page(viewer_html(fewer)).blocks["numbers"])) <= 200_000
+    with pytest.raises(ViewError) as refused:
+        viewer_html(full(400, N=2))
+    assert "--samples" not in str(refused.value)  # without any it would still be too much
 
 
 def contrast(one: Any, other: Any) -> float:
