@@ -25,6 +25,8 @@ class KeypointError(DiffPoseEdgeError):
 
 class CameraError(DiffPoseEdgeError):
     """A camera's numbers cannot be those of a camera, or its file cannot be read, or a pixel is none of its own."""
+
+
 class PoseFileError(DiffPoseEdgeError):
     """A file of 3D poses is not in its format, or holds what no pose is."""
 
