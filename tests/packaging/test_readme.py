@@ -11,10 +11,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from diffpose_edge.clips import street_walk
+from diffpose_edge.runtime import PoseRuntime
+
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 # The names that the README gives to a reader's own files, and what stands for them here.
 CHECKPOINTS = {"diffpose_uvxyz_cpn.pth": "denoiser", "gcn_xyz_cpn.pth": "context"}
+
+
+def examples() -> list[str]:
+    """The README's Python, in its order."""
+    return re.findall(r"<!-- run by tests/packaging/test_readme.py -->\n```python\n(.*?)```", README, re.DOTALL)
 
 
 def shell_lines() -> list[str]:
@@ -58,12 +66,29 @@ def test_every_command_of_the_readme_runs(folder):
 
 
 def test_the_embedding_example_runs(golden, golden_bundle, tmp_path, monkeypatch, capsys):
-    (example,) = re.findall(r"<!-- run by tests/packaging/test_readme.py -->\n```python\n(.*?)```", README, re.DOTALL)
     shutil.copytree(golden_bundle, tmp_path / "bundle")
     monkeypatch.chdir(tmp_path)
-    exec(compile(example, "README.md", "exec"), {"keypoints": golden.expected["input_2d"]})
+    exec(compile(examples()[0], "README.md", "exec"), {"keypoints": golden.expected["input_2d"]})
     shapes = capsys.readouterr().out.splitlines()
     assert shapes[:3] == ["(3, 17, 3)", "(3, 3, 17, 3)", "(3, 17, 3, 3)"]
+
+
+def test_the_robots_example_runs(conditioned_bundle, tmp_path, monkeypatch, capsys):
+    shutil.copytree(conditioned_bundle, tmp_path / "bundle")
+    monkeypatch.chdir(tmp_path)
+    with PoseRuntime.load("bundle") as runtime:
+        runtime.measure(steps=[1, 2], rounds=100, pause_ms=0)
+    example = examples()[1]
+    assert len(example.splitlines()) <= 30
+    clip = street_walk().keypoints
+    person = np.concatenate([clip.uv, clip.confidence[..., None]], axis=-1)[60:]
+    camera = [(i * 33_000_000, np.stack([person[i], person[i] + [0.6, 0, 0]])[:: (-1) ** i]) for i in range(4)]
+    exec(compile(example, "README.md", "exec"), {"camera": camera})
+    told = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
+    # Whoever comes first in a frame keeps their own number.
+    assert [int(body_id) for body_id, _ in told] == [0, 1, 1, 0, 0, 1, 1, 0]
+    for _, rest in told:
+        assert re.fullmatch(r"\[.*\] \(17, 3\) \d+ False", rest), rest
 
 
 def test_make_knows_the_targets_that_the_texts_name():
