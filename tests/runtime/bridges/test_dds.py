@@ -24,6 +24,7 @@ from diffpose_edge.runtime.bridges.dds import LOOPBACK, DdsBridge, dds_topic
 from diffpose_edge.runtime.bridges.image_bodies import ImageBodies
 from diffpose_edge.runtime.bridges.joint_cloud import POINT, POINT_CLOUD, cloud_points, point_cloud
 
+from ...bridges.rclpy_environment import rclpy_python  # noqa: TID252 - tests are no package that could be named
 from .people import body_of, people_of
 
 pytest.importorskip("cyclonedds", reason="cyclonedds has wheels for x86-64 and Python 3.10 to 3.13 only: pip install '.[dds]'")
@@ -171,16 +172,15 @@ def test_another_process_answers_in_order_with_the_runtime_s_poses(server: subpr
     until(lambda: not peer.writer.get_matched_subscriptions(), "the bridge to have left the domain")
 
 
+@pytest.mark.slow
 def test_a_ros_2_node_hears_and_is_heard(server: subprocess.Popen[str], conditioned_bundle: Path) -> None:
     """rclpy over Fast DDS, another implementation of DDS: its own messages in, its own messages out, both kinds of subscription."""
-    python = os.environ.get("DIFFPOSE_RCLPY_PYTHON")
-    if not python:
-        pytest.skip("DIFFPOSE_RCLPY_PYTHON names no Python that has rclpy")
+    python = rclpy_python()
     people = [people_of(i, B) for i, B in enumerate((1, 2, 3, 1, 1))]
     sent = [{"stamp": [1_700_000_000 + i, 999_999_990 + i], "numbers": each.reshape(-1, 3).tolist()} for i, each in enumerate(people)]
     environment = {**os.environ, "ROS_DOMAIN_ID": str(DOMAIN), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
     peer = subprocess.run(
-        [python, str(Path(__file__).with_name("ros_peer.py"))],
+        [str(python), str(Path(__file__).with_name("ros_peer.py"))],
         input=json.dumps(sent), env=environment, capture_output=True, text=True, timeout=3 * PATIENCE_S, check=False,
     )  # fmt: skip
     assert peer.returncode == 0, peer.stderr
