@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 from array import array
-from collections import defaultdict
+from collections import Counter, defaultdict
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
@@ -85,6 +85,8 @@ class Record:
     not_later: int = 0
     exchanged: int = 0
     people: dict[int, int] = field(default_factory=dict)
+    steps: Counter[int] = field(default_factory=Counter)
+    truncated: int = 0
     error: BaseException | None = None
 
 
@@ -99,6 +101,8 @@ def consume(stream: PoseStream, shown: dict[int, NDArray[np.intp]], row_ns: floa
             record.not_later += stamp <= last
             last = stamp
             record.latency_ms[int(stamp // row_ns)].append(max(body.latency_ns for body in bodies) / 1e6)
+            record.steps[min(body.steps for body in bodies)] += 1
+            record.truncated += any(body.truncated for body in bodies)
             # Who has a number the first time it comes is who has to have it ever after.
             told = [record.people.setdefault(body.body_id, person) for body, person in zip(bodies, shown[stamp].tolist(), strict=False)]
             record.exchanged += told != shown[stamp].tolist()
@@ -151,6 +155,8 @@ def soak(stream: PoseStream, camera: Camera, seconds: float, row_seconds: float 
         "counters": asdict(stream.counters),
         "not_later_than_the_one_before": record.not_later,
         "frames_with_exchanged_people": record.exchanged,
+        "frames_of_steps": dict(sorted(record.steps.items())),
+        "truncated": record.truncated,
         "camera_late_ms": 1e3 * late,
         "mib_per_row": growth([rss for rss in memory[1:] if rss is not None]),
     }
@@ -170,7 +176,8 @@ def export_to(folder: Path, pair: str, people: int, samples: int) -> None:
 
 def print_rows(report: dict[str, Any]) -> None:
     """Print a row for each."""
-    table = Table(title=f"{report['pair']}, {report['people']} people, {report['fps']:g} frames a second, N={report['N']}, K={report['K']}")
+    walked = f"K={report['K']}" if report["budget_ms"] is None else f"budget {report['budget_ms']:g} ms"
+    table = Table(title=f"{report['pair']}, {report['people']} people, {report['fps']:g} frames a second, N={report['N']}, {walked}")
     for heading in (f"{report['row_seconds']:g} s", "answered", "dropped", "p50 ms", "p95", "p99", "max", "MiB"):
         table.add_column(heading, justify="right")
     for number, row in enumerate(report["rows"]):
@@ -186,14 +193,18 @@ def main(
     minutes: Annotated[float, typer.Option(help="How long.", min=0.01)] = 10.0,
     fps: Annotated[float, typer.Option(help="Frames a second.", min=1.0, max=1000.0)] = 30.0,
     people: Annotated[int, typer.Option(help="How many people: the bundle's P.", min=1)] = 3,
-    steps: Annotated[int, typer.Option(help="K.", min=1)] = 2,
+    steps: Annotated[int | None, typer.Option(help="K (default: 2).", min=1)] = None,
+    budget_ms: Annotated[float | None, typer.Option(help="Or a budget for each frame: this machine is measured first.", min=0.1)] = None,
     samples: Annotated[int, typer.Option(help="N.", min=1)] = 5,
     threads: Annotated[int | None, typer.Option(help="Threads of the runtime (default: all cores).", min=1)] = None,
     back_pressure: Annotated[str, typer.Option(help="'latest' or 'queue(n)'.")] = "latest",
     folder: Annotated[Path, typer.Option("--out", help="Folder for the result.")] = Path("benchmarks/results"),
 ) -> None:
     """Run a stream in real time and record memory, latency, drops and order."""
-    path = folder / f"stream_soak_{pair}.json"
+    if steps is not None and budget_ms is not None:
+        raise typer.BadParameter("expected --steps or --budget-ms, got both")
+    walk: dict[str, Any] = {"budget_ms": budget_ms, "crowd": "nearest"} if budget_ms is not None else {"steps": steps or 2}
+    path = folder / f"stream_soak_{pair}{'' if budget_ms is None else f'_{budget_ms:g}ms'}.json"
     # Before the work, not after it: a place that cannot be written to.
     check_file_place(path)
     with tempfile.TemporaryDirectory() as temporary:
@@ -201,20 +212,25 @@ def main(
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as apart:
             apart.submit(export_to, Path(temporary) / pair, pair, people, samples).result()
         with PoseRuntime.load(load_bundle(Path(temporary) / pair), threads=threads) as runtime:
-            with PoseStream(runtime, steps=steps, seed=0) as warm_up:
+            if budget_ms is not None:
+                runtime.measure(save=False)
+            with PoseStream(runtime, seed=0, **walk) as warm_up:
                 for i in range(10):
                     warm_up.process(Camera(people, fps).frame(i)[0], i)
-            stream = PoseStream(runtime, steps=steps, seed=0, back_pressure=back_pressure)
+            stream = PoseStream(runtime, seed=0, back_pressure=back_pressure, **walk)
             with stream:
                 measured = soak(stream, Camera(people, fps), MINUTE * minutes)
             described = runtime.describe()
+            timings = runtime.timings if budget_ms is not None else None
     report = {
         "what": "a stream in real time: milliseconds from a frame's push to its bodies, and the process's memory, row by row",
         "pair": pair,
         "people": people,
         "fps": fps,
         "N": samples,
-        "K": steps,
+        "K": None if budget_ms is not None else steps or 2,
+        "budget_ms": budget_ms,
+        "measured_p99_ms": None if timings is None else {K: timings.p99_ms(K) for K in sorted(timings.frame)},
         "back_pressure": back_pressure,
         "runtime": described,
         "date": datetime.now(timezone.utc).date().isoformat(),
@@ -229,7 +245,8 @@ def main(
     print_rows(report)
     counters = report["counters"]
     out.print(
-        f"{counters['frames']} frames, {counters['computed']} computed, {counters['dropped']} dropped; {counters['entered']} people entered"
+        f"{counters['frames']} frames, {counters['computed']} computed, {counters['dropped']} dropped; "
+        f"{counters['entered']} people entered; steps walked {report['frames_of_steps']}, {report['truncated']} cut short"
     )
 
 

@@ -23,6 +23,7 @@ def test_a_short_soak_tells_of_every_frame(conditioned_bundle: Path) -> None:
         assert 0 < latency["p50"] <= latency["p95"] <= latency["p99"] <= latency["max"]
         assert row["rss_mib"] > 10
     assert report["counters"]["frames"] == report["counters"]["computed"] == 40
+    assert (report["frames_of_steps"], report["truncated"]) == ({1: 40}, 0)
     assert (report["counters"]["entered"], report["frames_with_exchanged_people"], report["not_later_than_the_one_before"]) == (3, 0, 0)
 
 
