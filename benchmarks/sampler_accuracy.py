@@ -48,6 +48,24 @@ def measure(pair: str, N: int, each: int, folder: Path) -> dict[str, Any]:
     return {"N": N, "poses": len(held.truth), "dense_K": len(held.trial.dense), "dense_mpjpe_mm": held.dense_mpjpe_mm, "rows": rows}
 
 
+def save_accuracy(path: Path, what: str, pair: str, result: dict[str, Any]) -> None:
+    """Write what was measured, and of what, with what."""
+    record = {
+        "what": what,
+        "pair": pair,
+        "date": datetime.now(timezone.utc).date().isoformat(),
+        "versions": {name: version(name) for name in ("onnxruntime", "numpy")},
+        **result,
+    }
+    with atomic_file(path) as partial:
+        partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def figures_of(row: dict[str, Any]) -> str:
+    """Return a row's millimetres as columns."""
+    return "  ".join(f"{row[name]:7.2f}" for name in ("sample_mm", "pose_mm", "pose_p99_mm", "mpjpe_mm"))
+
+
 def main(
     pair: Annotated[str, typer.Argument(help="The pair that ships: frame or video.")] = "frame",
     folder: Annotated[Path, typer.Option("--out", help="Folder for the results.")] = Path("benchmarks/results"),
@@ -59,18 +77,10 @@ def main(
     check_file_place(folder / f"{pair}_samplers.json")
     with tempfile.TemporaryDirectory() as temporary:
         result = measure(pair, samples, each, Path(temporary))
-    record = {
-        "what": "mm from the samples and the mean pose of every timestep of DDIM, same starts, and MPJPE; held-out poses",
-        "pair": pair,
-        "date": datetime.now(timezone.utc).date().isoformat(),
-        "versions": {name: version(name) for name in ("onnxruntime", "numpy")},
-        **result,
-    }
-    with atomic_file(folder / f"{pair}_samplers.json") as partial:
-        partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    what = "mm from the samples and the mean pose of every timestep of DDIM, same starts, and MPJPE; held-out poses"
+    save_accuracy(folder / f"{pair}_samplers.json", what, pair, result)
     for row in result["rows"]:
-        figures = "  ".join(f"{row[name]:7.2f}" for name in ("sample_mm", "pose_mm", "pose_p99_mm", "mpjpe_mm"))
-        out.print(f"K={row['K']:3d}  {row['sampler']:6s}  {figures}")
+        out.print(f"K={row['K']:3d}  {row['sampler']:6s}  {figures_of(row)}")
 
 
 if __name__ == "__main__":

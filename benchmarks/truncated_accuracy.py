@@ -6,17 +6,14 @@ truncated walk ends where the walk of a shorter plan does (:func:`diffpose_edge.
 
 from __future__ import annotations
 
-import json
 import tempfile
-from datetime import datetime, timezone
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from diffpose_edge.atomic import atomic_file, check_file_place
-from diffpose_edge.benchmarks.sampler_accuracy import PERSONS
+from diffpose_edge.atomic import check_file_place
+from diffpose_edge.benchmarks.sampler_accuracy import PERSONS, figures_of, save_accuracy
 from diffpose_edge.calibration.step_search import Denoiser, held_out
 from diffpose_edge.cli.terminal import counting, out
 from diffpose_edge.clips import held_out_path, trained_pair
@@ -51,18 +48,10 @@ def main(
     check_file_place(folder / f"{pair}_truncated.json")
     with tempfile.TemporaryDirectory() as temporary:
         result = measure(pair, samples, each, Path(temporary))
-    record = {
-        "what": "mm from the samples and the mean pose of every timestep of DDIM, same starts, and MPJPE, after m of K fitted steps",
-        "pair": pair,
-        "date": datetime.now(timezone.utc).date().isoformat(),
-        "versions": {name: version(name) for name in ("onnxruntime", "numpy")},
-        **result,
-    }
-    with atomic_file(folder / f"{pair}_truncated.json") as partial:
-        partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    what = "mm from the samples and the mean pose of every timestep of DDIM, same starts, and MPJPE, after m of K fitted steps"
+    save_accuracy(folder / f"{pair}_truncated.json", what, pair, result)
     for row in result["rows"]:
-        figures = "  ".join(f"{row[name]:7.2f}" for name in ("sample_mm", "pose_mm", "pose_p99_mm", "mpjpe_mm"))
-        out.print(f"{row['walked']} of {result['K']}  {figures}")
+        out.print(f"{row['walked']} of {result['K']}  {figures_of(row)}")
 
 
 if __name__ == "__main__":
