@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from diffpose_edge.benchmarks.bench_variant import Variant
 from diffpose_edge.errors import DiffPoseEdgeError
 from diffpose_edge.runtime import PoseRuntime
+from diffpose_edge.runtime.onnxruntime_backend import OnnxRuntimeBackend
 
 ENCODER_S, STEP_S, FIRST_S = 0.012, 0.004, 0.15
 
@@ -27,7 +28,7 @@ class Sleeping(Variant):
             raise DiffPoseEdgeError("this machine has none of it")
         runtime = Variant(self.bundle, K=self.K).runtime()
         backend = runtime._backend
-        assert backend is not None
+        assert isinstance(backend, OnnxRuntimeBackend)
         slower, calls = 1.0 if self.precision == "dies" else 1 + int(self.precision) / 100, [0]
 
         def encode() -> None:
@@ -38,7 +39,7 @@ class Sleeping(Variant):
             _sleep(FIRST_S if calls[0] == 1 else ENCODER_S)
 
         backend.encode = encode  # type: ignore[method-assign]
-        backend.step = lambda k: _sleep(slower * STEP_S)  # type: ignore[attr-defined]
+        backend.steps.step = lambda k: _sleep(slower * STEP_S)  # type: ignore[method-assign]
         return runtime
 
 
