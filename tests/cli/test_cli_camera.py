@@ -79,7 +79,8 @@ def test_facing_shows_the_network_something_else_and_turns_it_back(poses: Callab
 def test_without_a_camera_nothing_changes(cli: Run, conditioned_bundle: Path, clip: Path, tmp_path: Path) -> None:
     cli("run", conditioned_bundle, "--keypoints", clip, "--out", tmp_path / "poses.npz")
     with np.load(tmp_path / "poses.npz") as content:
-        assert sorted(content.files) == ["context", "covariance", "joints", "observed", "samples"]
+        assert not {"root", "root_covariance", "joints_camera"} & set(content.files)
+        assert {"context", "covariance", "joints", "observed", "samples"} <= set(content.files)
 
 
 def test_mistakes_are_told_before_the_work(mistake: Mistake, conditioned_bundle: Path, clip: Path, camera: Path, tmp_path: Path) -> None:

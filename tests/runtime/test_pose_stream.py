@@ -123,9 +123,9 @@ def test_so_it_is_for_released_weights(golden_bundle, mode):
 
 
 def middles(runtime: PoseRuntime, clip: Keypoints, rng: np.random.Generator) -> np.ndarray:
-    plan, mode = runtime._plan(STEPS, None, None), runtime._mode(None)
+    pace, mode = runtime._pace(STEPS, None, None, None), runtime._mode(None)
     windows = [Keypoints(w[None, ..., :2], w[None, ..., 2]) for w in windows_of(clip, 5, middle=True)]
-    return np.concatenate([runtime._estimate(window, 2, plan, mode, rng, False).joints for window in windows])
+    return np.concatenate([runtime._estimate(window, 2, pace, 0, mode, rng, False).joints for window in windows])
 
 
 @pytest.mark.parametrize("people", [1, 3])
