@@ -6,10 +6,16 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-SETUP  := pyproject.toml setup.py constraints.txt
+TOOLS  := .venv-supply
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Exact versions with hashes, of everything (docs/supply-chain.md). 'make LOCK= demo' takes the newest that pyproject.toml allows.
+LOCK   ?= supply/locks
+SETUP  := pyproject.toml setup.py supply/install.py $(wildcard $(LOCK:=/*.txt))
+EXTRAS_demo := export,report,train
+EXTRAS_test := $(EXTRAS_demo),test,dev
 
-.PHONY: demo test test-gpu test-fast lint format typecheck bench sweep precision train train-frame train-video train-causal clean
+.PHONY: demo test test-gpu test-fast lint format typecheck bench sweep precision train train-frame train-video train-causal \
+	lock licences sbom audit wheel clean
 
 demo: $(VENV)/demo.ready
 	$(BIN)/diffpose-edge demo --out demo
@@ -39,7 +45,7 @@ typecheck: $(VENV)/test.ready
 	cd build && MYPYPATH=installed ../$(BIN)/mypy --config-file ../pyproject.toml -p diffpose_edge
 
 # The runtime beside what one would take instead, into benchmarks/results/. Ten minutes, on a machine that does nothing else.
-bench: $(VENV)/peers.ready
+bench: $(VENV)/test.ready
 	$(BIN)/diffpose-edge bench peers --samples 1 --samples 5 --samples 20 --steps 10 --threads 1 --rounds 30 \
 		--out benchmarks/results/peers.json
 
@@ -69,16 +75,42 @@ $(VENV)/demo.ready: $(SETUP)
 		{ echo "diffpose-edge needs Python 3.10 or newer; name one: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV) (PyTorch is large: the first time takes minutes)"
-	$(PIP) --editable '.[export,report,train]'
-	touch $@
-
-$(VENV)/peers.ready: $(VENV)/demo.ready
-	$(PIP) --editable '.[export,report,train,peers]'
+	$(call install,demo)
 	touch $@
 
 $(VENV)/test.ready: $(VENV)/demo.ready
-	$(PIP) setuptools wheel --editable '.[export,report,train,test,dev]'
+	$(call install,test)
+	touch $@
+
+ifeq ($(LOCK),)
+install = $(PIP) setuptools wheel && $(PIP) --editable '.[$(EXTRAS_$(1))]'
+else
+install = $(BIN)/python -m supply.install $(1)
+endif
+
+# The lock files from pyproject.toml; what they have stays. Newer versions: make lock UPGRADE=--upgrade
+lock: $(TOOLS)/supply.ready
+	$(TOOLS)/bin/python -m supply.lock $(UPGRADE)
+
+# Held by tests to be of the lock files (docs/supply-chain.md).
+licences: $(TOOLS)/supply.ready $(VENV)/test.ready
+	$(TOOLS)/bin/python -m supply.licences
+
+sbom: $(TOOLS)/supply.ready $(VENV)/test.ready
+	$(TOOLS)/bin/python -m supply.sbom
+
+# Against the index, and for known vulnerabilities where their service can be reached.
+audit: $(TOOLS)/supply.ready
+	$(TOOLS)/bin/python -m supply.audit
+
+# Of the last commit, the same bytes wherever it is built, into dist/.
+wheel: $(VENV)/test.ready
+	$(BIN)/python -m supply.wheels
+
+$(TOOLS)/supply.ready: supply/locks/supply.txt
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement $<
 	touch $@
 
 clean:
-	rm -rf $(VENV) build demo *.egg-info
+	rm -rf $(VENV) $(TOOLS) build demo dist *.egg-info

@@ -32,7 +32,7 @@ setup(
         **SUB_PACKAGES,
     },
     package_data={
-        "diffpose_edge": ["py.typed", "data/*", "weights/*/*.safetensors", "weights/*/schedules.json"],
+        "diffpose_edge": ["py.typed", "data/*", "weights/*/*.safetensors", "weights/*/schedules.json", "weights/*/range.json"],
         "diffpose_edge.detector": ["requirements.txt"],
         "diffpose_edge.benchmarks": ["*.j2"],
         "diffpose_edge.viewer": ["page/*", "libraries/*"],

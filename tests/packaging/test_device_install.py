@@ -50,10 +50,10 @@ def extra(name: str) -> list[str]:
 @pytest.mark.parametrize("jetpack", JETPACKS)
 def test_the_device_side_resolves_to_wheels_for_aarch64(tmp_path, jetpack):
     python, glibc, bindings = JETPACKS[jetpack]
-    found = resolved(tmp_path, python, glibc, *PROJECT["dependencies"], *extra("cuda"), *extra("build"), bindings)
+    found = resolved(tmp_path, python, glibc, *PROJECT["dependencies"], *extra("cuda"), *extra("build"), *extra("sign"), bindings)
     assert isinstance(found, list), found
     files = {item["metadata"]["name"]: item["download_info"]["url"].rsplit("/", 1)[-1] for item in found}
-    assert {"numpy", "cuda-bindings", "onnx", "onnxruntime", "polygraphy"} <= set(files)
+    assert {"numpy", "cuda-bindings", "cryptography", "onnx", "onnxruntime", "polygraphy"} <= set(files)
     for name, file in files.items():
         assert file.endswith(("_aarch64.whl", "-any.whl")), f"{name}: {file}"
     [version] = [item["metadata"]["version"] for item in found if item["metadata"]["name"] == "cuda-bindings"]

@@ -39,3 +39,12 @@ def test_the_pose_stream_example_runs(golden, golden_bundle, tmp_path, monkeypat
     assert {(body_id, shape.split(")")[0]) for _, body_id, shape in told} == {("0", "(17, 3")}
     assert counters.startswith("StreamCounters(frames=12,")
     assert names["stream"].counters.left_out == 1
+
+
+def test_the_metrics_example_runs(golden, golden_bundle, tmp_path, monkeypatch, capsys):
+    shutil.copytree(golden_bundle, tmp_path / "bundle")
+    monkeypatch.chdir(tmp_path)
+    names = {"keypoints": golden.expected["input_2d"][:1]}
+    exec(compile(example_of("observability.md"), "observability.md", "exec"), names)
+    assert capsys.readouterr().out.startswith("http://127.0.0.1:")
+    assert names["stream"].counters.computed == 1

@@ -70,7 +70,7 @@ def test_the_wheel_has_data_types_marker_licences_and_entry_point(wheel):
         metadata = content.read(f"{info}/METADATA").decode()
     base = [line for line in metadata.splitlines() if line.startswith("Requires-Dist") and "extra ==" not in line]
     assert base == ["Requires-Dist: numpy>=1.23"]
-    extras = "export cpu tensorrt cuda pycuda train report detector telemetry dds ros foxglove tracking cli test"
+    extras = "export cpu tensorrt cuda pycuda train report detector telemetry dds ros foxglove tracking metrics logs cli test"
     for extra in extras.split():
         assert f"Provides-Extra: {extra}" in metadata
 
