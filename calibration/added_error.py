@@ -14,6 +14,7 @@ from diffpose_edge.export.fp16_rounding import with_fp16_rounding
 from diffpose_edge.keypoints import Keypoints
 from diffpose_edge.manifest import GRAPHS
 from diffpose_edge.runtime import PoseRuntime
+from diffpose_edge.runtime.last_finite import AS_IT_IS
 from diffpose_edge.runtime.onnxruntime_backend import OnnxRuntimeBackend
 
 Array = NDArray[Any]
@@ -38,7 +39,7 @@ class Trial:
     def _walked(self, graphs: Mapping[str, bytes]) -> tuple[Array, Array]:
         # One thread: the graphs are small.
         backend = OnnxRuntimeBackend(self.bundle.manifest, graphs, threads=1)
-        with PoseRuntime(self.bundle, backend) as runtime:
+        with PoseRuntime(self.bundle, backend, non_finite=AS_IT_IS) as runtime:
             estimates = list(runtime.estimate_clip(self.clip, self.seed, timesteps=self.timesteps, mode=self.mode, trace=True))
         joints = np.concatenate([e.joints for e in estimates])
         return joints, np.concatenate([e.trajectory for e in estimates if e.trajectory is not None], axis=1)

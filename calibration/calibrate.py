@@ -12,7 +12,8 @@ import onnx
 import onnxruntime
 
 import diffpose_edge
-from diffpose_edge.bundle import Bundle, save_bundle
+from diffpose_edge.bundle import Bundle
+from diffpose_edge.bundle_writing import exchange_contents
 from diffpose_edge.calibration.observed import FRAMES, SEED, Observed, observe
 from diffpose_edge.calibration.ranges import checked_method, scale_of
 from diffpose_edge.calibration.scales_file import FILE, Calibration, calibration_from_json
@@ -23,7 +24,7 @@ from diffpose_edge.export.int8 import MatMulScales, quantised_weight
 from diffpose_edge.export.layer_groups import border_nodes, initialisers_of, matmul_macs, taps_of, weight_matmuls, weights_sha256
 from diffpose_edge.export.precision import LOWER_PRECISIONS, lowered_graphs
 from diffpose_edge.keypoints import Keypoints
-from diffpose_edge.manifest import FOR_CPU, GRAPHS, Manifest
+from diffpose_edge.manifest import GRAPHS, Manifest
 from diffpose_edge.runtime.start import MODES
 
 # A sample of each matmul's input, of this many rows, is what scales are chosen by.
@@ -124,8 +125,9 @@ def calibration_of(bundle: Bundle) -> Calibration:
 def apply_calibration(bundle: Bundle, calibration: Calibration, progress: Callable[[int], None] = lambda done: None) -> Bundle:
     """Make the graphs of every lower precision and put them and the calibration into the bundle, replacing older ones.
 
-    The bundle on disk is exchanged as a whole. ``progress`` hears of each graph. Raises CalibrationError when the
-    calibration was made for other weights, OutputError when the bundle cannot be written; then it is as it was.
+    The bundle on disk is exchanged as a whole; what was recorded in it meanwhile, engines and timings stay. ``progress`` hears of each
+    graph. Raises CalibrationError when the calibration was made for other weights, BundleError when another process has put other
+    weights there since, OutputError when the bundle cannot be written; then it is as it was.
     """
     manifest = bundle.manifest
     fp32 = {role: bundle.read(role) for role in GRAPHS}
@@ -137,9 +139,7 @@ def apply_calibration(bundle: Bundle, calibration: Calibration, progress: Callab
                 f"Run: diffpose-edge calibrate {bundle.path}"
             )
     lowered = lowered_graphs(fp32, manifest, calibration.plan, progress)
-    kept = {name: entry for name, entry in manifest.files.items() if entry.precision in ("fp32", "fp32" + FOR_CPU)}
-    contents = {name: (entry.role, entry.precision, bundle.read(entry.role, entry.precision)) for name, entry in kept.items()}
-    contents |= {f"{role}.{precision}.onnx": (role, precision, graph.content) for (role, precision), graph in lowered.items()}
+    contents = {f"{role}.{precision}.onnx": (role, precision, graph.content) for (role, precision), graph in lowered.items()}
     contents[FILE] = ("calibration", "int8", calibration.to_json().encode())
     made = {
         precision: {
@@ -148,7 +148,10 @@ def apply_calibration(bundle: Bundle, calibration: Calibration, progress: Callab
         }
         for precision in LOWER_PRECISIONS
     }
-    # What was verified in an older state of these graphs says nothing of the new ones.
-    verification = {key: value for key, value in manifest.verification.items() if key.split()[0] in GRAPHS}
-    altered = replace(manifest, provenance={**manifest.provenance, "precision": made}, verification=verification)
-    return save_bundle(bundle.path, altered, contents, replace_existing=True)
+
+    def altered(now: Manifest) -> Manifest:
+        # What was verified in an older state of these graphs says nothing of the new ones.
+        verification = {key: value for key, value in now.verification.items() if key.split()[0] in GRAPHS}
+        return replace(now, provenance={**now.provenance, "precision": made}, verification=verification)
+
+    return exchange_contents(bundle, contents, altered)

@@ -16,6 +16,7 @@ from diffpose_edge.export.fp16 import FP16_MAX
 from diffpose_edge.export.int8 import MatMulScales
 from diffpose_edge.export.precision import PrecisionPlan
 from diffpose_edge.manifest import GRAPHS
+from diffpose_edge.plain_json import json_of
 
 FORMAT = "diffpose-edge-calibration"
 FORMAT_VERSION = 1
@@ -74,8 +75,8 @@ def _by_line(key: str, content: Mapping[str, Mapping[str, Any]], last: bool = Fa
 def calibration_from_json(text: str) -> Calibration:
     """Read a calibration, checking everything that graphs are made from. Raises CalibrationError."""
     try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as err:
+        content = json_of(text)
+    except ValueError as err:
         raise CalibrationError(f"the calibration is not JSON ({err}); it is damaged: calibrate again") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CalibrationError(f"expected a file of format {FORMAT!r}: this is not a calibration. Make one with: diffpose-edge calibrate")
@@ -110,7 +111,7 @@ def calibration_from_json(text: str) -> Calibration:
         json.dumps(provenance, allow_nan=False)
     except (ValueError, RecursionError) as err:
         raise CalibrationError(f"the calibration's 'provenance' is not JSON ({err})") from None
-    return Calibration(scales, names["int8"], names["fp32"], ranges, weights, provenance)
+    return Calibration(scales, names["int8"], names["fp32"], ranges, {role: weights[role] for role in GRAPHS}, provenance)
 
 
 def _object(content: dict[str, Any], key: str, role: str) -> dict[str, Any]:

@@ -1,20 +1,21 @@
 """Writes that either happen whole or not at all.
 
-A file or folder is built under a temporary name beside its target and renamed into place; when anything fails, the
-temporary is removed and what stood at the target stays as it was.
+A file or folder is built under a temporary name beside its target and put into place in one step; when anything fails, the
+temporary is removed and what stood at the target stays as it was. After a kill the temporary stays, and the next write beside it
+removes it (:mod:`diffpose_edge.temporaries`).
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from diffpose_edge.errors import OutputError
+from diffpose_edge.exchange import bring_back, exchange_folders, rename_to_new
+from diffpose_edge.temporaries import Temporary, remove_ownerless
 
 _REMEDY = {
     errno.ENOSPC: "the disk is full; free some space or choose another place",
@@ -25,6 +26,8 @@ _REMEDY = {
     errno.EPERM: "not permitted; choose a place that you may write to",
     errno.ENOENT: "its parent folder does not exist; create it first",
     errno.ENOTDIR: "a part of its path is not a folder",
+    errno.EIO: "the disk reports an error (see dmesg); choose another place",
+    errno.EEXIST: "something has appeared there in the meantime, which is left alone; choose another name",
     errno.EISDIR: "a folder stands there; name a file",
 }
 
@@ -78,65 +81,53 @@ def atomic_file(target: str | Path) -> Iterator[Path]:
     target = Path(target)
     check_file_place(target)
     with _writing(target):
-        handle, name = tempfile.mkstemp(prefix=f".{target.name[:40]}.", suffix=f".partial{target.suffix}", dir=target.parent)
-        os.close(handle)
-        temporary = Path(name)
-        try:
+        remove_ownerless(target.parent)
+        with Temporary(target) as temporary:
             yield temporary
             _sync(temporary)
             temporary.chmod(0o666 & ~_umask())
             os.replace(temporary, target)
-            _sync_folder(target.parent)
-        finally:
-            temporary.unlink(missing_ok=True)
+        _sync_name(target)
 
 
 @contextmanager
 def atomic_directory(target: str | Path, *, replace: bool = False) -> Iterator[Path]:
     """Yield a temporary folder to fill; on leaving, move it to ``target``.
 
-    With ``replace``, a folder that stands there, or behind a link there, is moved aside first and removed afterwards.
+    With ``replace``, it changes places with a folder that stands there, or behind a link there, which is then removed.
     Raises OutputError as :func:`folder_place` does, or when the writing fails; then nothing has changed.
     """
     named = Path(target)
     target = folder_place(named, replace=replace)
     with _writing(named):
-        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name[:40]}.", suffix=".partial", dir=target.parent))
-        try:
+        remove_ownerless(target.parent)
+        with Temporary(target, folder=True) as temporary:
             yield temporary
-            for path in temporary.rglob("*"):
-                if path.is_file():
-                    _sync(path)
+            _sync_all(temporary)
             temporary.chmod(0o777 & ~_umask())
             if replace and target.exists():
-                aside = temporary.with_suffix(".replaced")
-                os.replace(target, aside)
-                try:
-                    os.replace(temporary, target)
-                except OSError:
-                    os.replace(aside, target)
-                    raise
-                # The new folder is in place: what cannot be removed of the old one is no failure of the write.
-                shutil.rmtree(aside, ignore_errors=True)
+                exchange_folders(temporary, target)
             else:
                 folder_place(target, replace=replace)
-                os.rename(temporary, target)
-            _sync_folder(target.parent)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+                rename_to_new(temporary, target)
+            # Before the older one goes: else a power failure could leave neither.
+            _sync_name(target)
 
 
 def folder_place(target: str | Path, *, replace: bool = False) -> Path:
     """Return where a folder named ``target`` would be put: there, or with ``replace`` where a link there leads.
+
+    What a killed process has moved aside from there is put back first (:mod:`diffpose_edge.exchange`).
 
     Raises OutputError when something stands there (without ``replace``), when it is a file, or when the parent folder
     does not exist: worth asking before a long computation.
     """
     target = Path(target)
     with _writing(target):
+        place = target.resolve() if target.is_symlink() else target
+        bring_back(place)
         if not replace and (target.exists() or target.is_symlink()):
             raise OutputError(f"{target} exists already; remove it, choose another name, or ask for it to be replaced (--force)")
-        place = target.resolve() if target.is_symlink() else target
         if place.exists() and not place.is_dir():
             raise OutputError(f"{target} is a file; it is left alone. Remove it, or choose another name")
         if not place.parent.is_dir():
@@ -145,14 +136,28 @@ def folder_place(target: str | Path, *, replace: bool = False) -> Path:
         return place
 
 
+def _sync_all(folder: Path) -> None:
+    """Flush a folder with all that is in it. What links in it lead to was there before."""
+    for path, _, names in os.walk(folder):
+        for name in names:
+            if not os.path.islink(os.path.join(path, name)):
+                _sync(Path(path, name))
+        _sync(Path(path))
+
+
+def _sync_name(target: Path) -> None:
+    """Flush the entries of the folder that ``target`` is in. Raises OutputError, which says that it was written all the same."""
+    try:
+        _sync(target.parent)
+    except OSError as err:
+        raise OutputError(
+            f"{target} was written, but its disk reports an error ({err.strerror}) and may lose it; see dmesg, and keep a copy elsewhere"
+        ) from err
+
+
 def _sync(path: Path) -> None:
-    with open(path, "rb+") as file:
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    """Flush a folder's entries, so that a rename outlasts a power failure."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    """Flush a file, or a folder's entries, so that a rename outlasts a power failure."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -31,7 +31,7 @@ class BodyEstimate:
 
     ``root`` (3,), metres: where the hip is in ``frame_id``, and ``root_covariance`` (3, 3); None where nobody worked it out.
     ``steps``: the diffusion steps that were walked, fewer than K where a deadline cut them short (``truncated``). ``latency_ns``: from the
-    keypoints' arrival to this estimate.
+    keypoints' arrival to this estimate. ``out_of_range``, ``non_finite``: see :class:`diffpose_edge.runtime.estimate.PoseEstimate`.
     """
 
     stamp_ns: int
@@ -47,6 +47,8 @@ class BodyEstimate:
     steps: int = 0
     truncated: bool = False
     latency_ns: int = 0
+    out_of_range: bool = False
+    non_finite: bool = False
 
     @property
     def found(self) -> bool:
@@ -89,6 +91,8 @@ def bodies_of(
             steps=len(estimate.timings.steps) if estimate.walked is None else int(estimate.walked[b]),
             truncated=estimate.truncated,
             latency_ns=latency_ns,
+            out_of_range=bool(estimate.out_of_range[b]),
+            non_finite=bool(estimate.non_finite[b]),
         )
         for b, body_id in enumerate(body_ids)
     ]

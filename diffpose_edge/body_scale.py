@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from diffpose_edge.arrays import real_array
 from diffpose_edge.bones import bone_lengths
 from diffpose_edge.errors import DiffPoseEdgeError
 from diffpose_edge.skeleton import BONES, J
@@ -94,7 +95,7 @@ def scale_of_bones(poses: ArrayLike, lengths: ArrayLike, sigma: float = 0.01, *,
 
     Raises DiffPoseEdgeError for other shapes, no bone, and lengths that are not positive.
     """
-    known = np.asarray(lengths, np.float64)
+    known = real_array(lengths, "lengths")
     if known.shape != (len(BONES),):
         raise DiffPoseEdgeError(f"expected {len(BONES)} bone lengths in metres, NaN for those not measured, got shape {known.shape}")
     measured = ~np.isnan(known)
@@ -114,7 +115,7 @@ def _joined(*sigmas: float) -> float:
 
 def _mean_lengths(poses: ArrayLike) -> Array:
     """Return the mean length of each bone, metres."""
-    array = np.asarray(poses, np.float64)
+    array = real_array(poses, "poses")
     if array.ndim < 2 or array.shape[-2:] != (J, 3):
         raise DiffPoseEdgeError(f"expected poses of shape (…, {J}, 3), metres, got {array.shape}")
     lengths = bone_lengths(array).reshape(-1, len(BONES)) / MILLIMETRES

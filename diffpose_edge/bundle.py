@@ -3,35 +3,58 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Mapping, Sequence
+import os
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
-from diffpose_edge.atomic import atomic_directory, atomic_file, folder_place
-from diffpose_edge.errors import BundleError, OutputError
-from diffpose_edge.fitted import FittedSchedule
-from diffpose_edge.manifest import FORMAT, GRAPHS, FileEntry, Manifest, checked_file_name, manifest_from_json
+from diffpose_edge.errors import BundleError, SignatureError
+from diffpose_edge.exchange import bring_back
+from diffpose_edge.graph_contents import checked_graph
+from diffpose_edge.manifest import GRAPHS, MOST_FILE_BYTES, FileEntry, Manifest, manifest_from_json
+from diffpose_edge.reading import open_file, read_file
+from diffpose_edge.signature_file import check_nothing_added, digest_of
+from diffpose_edge.trust import PublicKey, Trust
 
 MANIFEST = "manifest.json"
-MAX_MANIFEST_BYTES = 64 * 2**20
+# The largest possible table, of 100,000 values of alpha_bar, has 2 MB; of what ships 20 kB.
+MAX_MANIFEST_BYTES = 16 * 2**20
+# How often a bundle is read anew because it was replaced meanwhile, and how long to wait for one that is being moved.
+_MOST_READS, _MOVED_S = 20, 0.05
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle whose manifest has been read and whose files have been checked."""
+    """A bundle whose manifest has been read and whose files have been checked.
+
+    ``digest`` is that of the whole bundle (:func:`diffpose_edge.signature_file.digest_of`), as it was when it was read; ``signer`` the
+    key that was found to have signed it, where one was asked for.
+    """
 
     path: Path
     manifest: Manifest
+    digest: str = ""
+    signer: PublicKey | None = None
 
     def read(self, role: str, precision: str = "fp32") -> bytes:
         """Return the content of the file with this role and precision, checked against its hash once more.
 
-        What is returned is what was hashed, so that a file exchanged in between is not used. Raises BundleError.
+        What is returned is what was hashed, so that a file exchanged in between is not used; and a graph holds nothing but what
+        :func:`diffpose_edge.graph_contents.checked_graph` lets through. Raises BundleError.
         """
         name = self.manifest.file_of(role, precision)
-        return _checked_content(self.path, name, self.manifest.files[name])
+        try:
+            content = _checked_content(self.path, name, self.manifest.files[name])
+        except BundleError:
+            # Another process may have exchanged it, which is said, or the folder around it: then it is read from the new one.
+            unaltered(self, (name,))
+            content = _checked_content(self.path, name, self.manifest.files[name])
+        if role in GRAPHS:
+            checked_graph(content, f"{name} of {self.path}")
+        return content
 
     def graphs(self, precision: str = "fp32", *, for_cpu: bool = False) -> dict[str, bytes]:
         """Return the graphs of a precision by role; ``for_cpu``: those made for the CPU, where there are any. Raises BundleError."""
@@ -44,75 +67,81 @@ def sha256_of(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def save_bundle(
-    path: str | Path, manifest: Manifest, contents: Mapping[str, tuple[str, str, bytes]], *, replace_existing: bool = False
-) -> Bundle:
-    """Write a bundle atomically and return it, loaded from disk.
-
-    ``contents`` maps a file name to (role, precision, bytes). With ``replace_existing`` an older bundle at ``path`` is
-    replaced; any other folder is left alone. Raises OutputError, or BundleError for a file name that leads out of the
-    bundle and for contents that lack a graph; then nothing has changed.
-    """
-    path = Path(path)
-    check_target(path, replace_existing=replace_existing)
-    for name in contents:
-        checked_file_name(name)
-    lacking = set(GRAPHS) - {role for role, _, _ in contents.values()}
-    if lacking:
-        raise BundleError(f"a bundle needs a graph for each of {', '.join(GRAPHS)}; there is none for {', '.join(sorted(lacking))}")
-    files = {name: FileEntry(role, precision, sha256_of(content), len(content)) for name, (role, precision, content) in contents.items()}
-    with atomic_directory(path, replace=replace_existing) as temporary:
-        for name, (_, _, content) in contents.items():
-            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
-            (temporary / name).write_bytes(content)
-        (temporary / MANIFEST).write_text(replace(manifest, files=files).to_json(), encoding="utf-8")
-    return load_bundle(path)
+def unaltered(bundle: Bundle, names: Iterable[str]) -> Bundle:
+    """Return the bundle as it is on disk by now. Raises BundleError if its files ``names`` are not those that were loaded."""
+    now = load_bundle(bundle.path)
+    if any(now.manifest.files.get(name) != bundle.manifest.files[name] for name in names):
+        raise BundleError(
+            f"{bundle.path} was replaced by another process while this one worked on what was there before; nothing was written. "
+            f"Run the command again"
+        )
+    return now
 
 
-def record_verification(bundle: Bundle, name: str, record: Mapping[str, Any]) -> Bundle:
-    """Write a record under ``name`` of the manifest's ``verification`` and return the bundle, read again.
-
-    Only the manifest is exchanged. Raises OutputError when it cannot be written; then it is as it was.
-    """
-    altered = replace(bundle.manifest, verification={**bundle.manifest.verification, name: dict(record)})
-    with atomic_file(bundle.path / MANIFEST) as temporary:
-        temporary.write_text(altered.to_json(), encoding="utf-8")
-    return load_bundle(bundle.path)
-
-
-def record_fitted(bundle: Bundle, schedules: Sequence[FittedSchedule]) -> Bundle:
-    """Put fitted schedules into the manifest, in place of those of the same K, and return the bundle, read again.
-
-    Only the manifest is exchanged. Raises OutputError when it cannot be written; then it is as it was.
-    """
-    by_steps = {len(schedule.timesteps): schedule for schedule in (*bundle.manifest.fitted, *schedules)}
-    altered = replace(bundle.manifest, fitted=tuple(by_steps[K] for K in sorted(by_steps)))
-    with atomic_file(bundle.path / MANIFEST) as temporary:
-        temporary.write_text(altered.to_json(), encoding="utf-8")
-    return load_bundle(bundle.path)
-
-
-def check_target(path: str | Path, *, replace_existing: bool = False) -> None:
-    """Raise OutputError when a bundle could not be written to ``path``; with ``replace_existing`` only a bundle may stand there."""
-    place = folder_place(path, replace=replace_existing)
-    if place.exists() and not _names_our_format(place / MANIFEST):
-        raise OutputError(f"{path} exists and is not a bundle; it is left alone. Remove it, or choose another name")
-
-
-def _names_our_format(manifest: Path) -> bool:
-    """Tell whether a manifest, damaged in other ways or not, is one of ours: web pages have a manifest.json too."""
-    try:
-        content = json.loads(manifest.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(content, dict) and content.get("format") == FORMAT
-
-
-def load_bundle(path: str | Path) -> Bundle:
+def load_bundle(path: str | Path, trust: Trust | None = None) -> Bundle:
     """Read a bundle, checking format, shapes, paths, sizes and hashes of every file that its manifest names.
 
-    Raises BundleError saying what is wrong with it.
+    One that another process replaces meanwhile is read anew, so that it is the older or the newer one as a whole.
+    With ``trust``, signature and digest are checked before anything of the manifest is read, and nothing may lie in the folder that the
+    manifest does not name, but for engines and timings. Raises BundleError saying what is wrong with it, SignatureError.
     """
+    path = Path(path)
+    for _ in range(_MOST_READS):
+        before = _seen(path)
+        try:
+            return _loaded(path, trust)
+        except (BundleError, SignatureError):
+            if _seen(path) == before and not _moved_aside(path):
+                raise
+    raise BundleError(f"{path} was replaced {_MOST_READS} times while it was being read; wait until nothing writes it any more")
+
+
+def _seen(path: Path) -> tuple[int, ...] | None:
+    """Return what differs when another bundle, or another manifest, has taken the place of one; None where there is none."""
+    try:
+        folder, manifest = os.stat(path), os.stat(path / MANIFEST)
+    except (OSError, ValueError):
+        return None
+    return (folder.st_dev, folder.st_ino, manifest.st_ino, manifest.st_mtime_ns)
+
+
+def _moved_aside(path: Path) -> bool:
+    """Put a bundle back that a killed process has moved aside, or wait for one that is moving it; tell whether there is hope."""
+    try:
+        if path.exists():
+            return False
+        if bring_back(path):
+            time.sleep(_MOVED_S)
+            return True
+        return path.exists()
+    except ValueError:  # a name that no folder can have
+        return False
+    except OSError as err:
+        raise BundleError(f"{path} was moved aside by a process that was killed, and cannot be put back: {err}") from None
+
+
+def _loaded(path: Path, trust: Trust | None) -> Bundle:
+    raw = read_manifest(path)
+    if trust is None:
+        return bundle_of(path, raw)
+    signer = trust.check(path, raw)
+    bundle = replace(bundle_of(path, raw), signer=signer)
+    check_nothing_added(path, (MANIFEST, *bundle.manifest.files))
+    return bundle
+
+
+def trusted_bundle(bundle: str | Path | Bundle, trust: Trust | None) -> Bundle:
+    """Return the bundle at a path, or the one that was loaded already; with ``trust`` the latter is read again, to be checked.
+
+    Raises as :func:`load_bundle`.
+    """
+    if not isinstance(bundle, Bundle):
+        return load_bundle(bundle, trust)
+    return bundle if trust is None else load_bundle(bundle.path, trust)
+
+
+def read_manifest(path: str | Path) -> bytes:
+    """Return the bytes of a bundle's manifest, unread. Raises BundleError when there is no bundle, or the manifest is too large."""
     path = Path(path)
     try:
         is_folder, exists = path.is_dir(), path.exists()
@@ -122,42 +151,60 @@ def load_bundle(path: str | Path) -> Bundle:
         what = "is a file" if exists else "does not exist"
         raise BundleError(f"expected a bundle folder, but {path} {what}. Make one with: diffpose-edge export --help")
     try:
-        with open(path / MANIFEST, "rb") as file:
-            raw = file.read(MAX_MANIFEST_BYTES + 1)
+        raw = read_file(path / MANIFEST, MAX_MANIFEST_BYTES, inside=path)
     except FileNotFoundError:
         raise BundleError(f"{path} has no {MANIFEST}: it is not a bundle. Make one with: diffpose-edge export --help") from None
     except OSError as err:
         raise BundleError(f"{path / MANIFEST} cannot be read: {err.strerror}") from None
-    if len(raw) > MAX_MANIFEST_BYTES:
-        raise BundleError(f"{path / MANIFEST} is larger than {MAX_MANIFEST_BYTES} bytes; refused")
+    return raw
+
+
+def bundle_of(path: str | Path, raw: bytes) -> Bundle:
+    """Return the bundle at ``path`` that has ``raw`` as its manifest, with every file checked. Raises BundleError."""
+    path = Path(path)
     try:
         manifest = manifest_from_json(raw.decode("utf-8"))
     except UnicodeDecodeError:
         raise BundleError(f"{path / MANIFEST} is not UTF-8 text; the bundle is damaged: export it again") from None
     for name, entry in manifest.files.items():
-        _checked_content(path, name, entry)
+        _check_file(path, name, entry)
     for role in GRAPHS:
         manifest.file_of(role)
-    return Bundle(path, manifest)
+    return Bundle(path, manifest, digest_of(raw))
+
+
+def _check_file(folder: Path, name: str, entry: FileEntry) -> None:
+    """Raise BundleError unless a file is there and is what the manifest says, without taking memory for all of it."""
+    digest = hashlib.sha256()
+    with _opened(folder, name, entry) as file:
+        while part := file.read(1 << 20):
+            digest.update(part)
+    _check_digest(folder / name, digest.hexdigest(), entry)
 
 
 def _checked_content(folder: Path, name: str, entry: FileEntry) -> bytes:
+    with _opened(folder, name, entry) as file:
+        content = file.read(entry.bytes)
+    _check_digest(folder / name, sha256_of(content), entry)
+    return content
+
+
+@contextmanager
+def _opened(folder: Path, name: str, entry: FileEntry) -> Iterator[BinaryIO]:
+    """Open a file of the bundle that has as many bytes as the manifest says. Raises BundleError, also for what reading it meets."""
     file = folder / name
     try:
-        target = file.resolve()
-    except (OSError, RuntimeError) as err:  # a link that leads to itself: a RuntimeError before Python 3.13
-        raise BundleError(f"{name} cannot be followed: {err}; refused") from None
-    if not target.is_relative_to(folder.resolve()):
-        raise BundleError(f"{name} leads out of the bundle (to {target}); refused")
-    try:
-        size = file.stat().st_size
-        content = file.read_bytes() if size == entry.bytes else b""
+        with open_file(file, MOST_FILE_BYTES, inside=folder) as opened:
+            size = os.fstat(opened.fileno()).st_size
+            if size != entry.bytes:
+                raise BundleError(f"{file} has {size} bytes, the manifest says {entry.bytes}; copy the bundle again, or export it again")
+            yield opened
     except FileNotFoundError:
         raise BundleError(f"{folder} lacks the file {name}; copy the whole folder, or export it again") from None
     except OSError as err:
         raise BundleError(f"{file} cannot be read: {err.strerror}") from None
-    if size != entry.bytes:
-        raise BundleError(f"{file} has {size} bytes, the manifest says {entry.bytes}; copy the bundle again, or export it again")
-    if sha256_of(content) != entry.sha256:
+
+
+def _check_digest(file: Path, digest: str, entry: FileEntry) -> None:
+    if digest != entry.sha256:
         raise BundleError(f"{file} was altered: its SHA-256 is not the one in the manifest; copy the bundle again, or export it again")
-    return content

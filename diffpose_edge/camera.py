@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from diffpose_edge.arrays import real_array
 from diffpose_edge.distortion import MODELS, bent, limit_of, straightened
 from diffpose_edge.errors import CameraError
 from diffpose_edge.keypoints import denormalise, normalise_pixels
@@ -54,7 +55,9 @@ class Camera:
             raise CameraError(f"expected the distortion coefficients as numbers in a row, got {self.coefficients!r}") from None
         if len(coefficients) not in MODELS[self.distortion]:
             wanted = " or ".join(map(str, MODELS[self.distortion]))
-            raise CameraError(f"{self.distortion} takes {wanted} distortion coefficients, got {len(coefficients)}")
+            raise CameraError(
+                f"expected {wanted} distortion coefficients, which the model {self.distortion!r} takes, got {len(coefficients)}"
+            )
         object.__setattr__(self, "coefficients", coefficients)
 
     @classmethod
@@ -67,7 +70,7 @@ class Camera:
         if not 0 < angle < 180:
             raise CameraError(f"expected a horizontal field of view between 0 and 180 degrees, got {angle:g}")
         f = _number(width, "width") / 2 / math.tan(math.radians(angle) / 2)
-        return cls(width, height, f, f, width / 2, height / 2)
+        return cls(width, height, f, f, _number(width, "width") / 2, _number(height, "height") / 2)
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -109,7 +112,7 @@ class Camera:
 
         Raises CameraError for another shape.
         """
-        array = np.asarray(pixels, np.float64)
+        array = real_array(pixels, "pixels", CameraError)
         if array.shape[-1:] != (2,):
             raise CameraError(f"expected pixels of shape (…, 2), got {array.shape}")
         plane = (array - (self.cx, self.cy)) / (self.fx, self.fy)
@@ -142,15 +145,15 @@ class Camera:
 def _number(value: Any, name: str) -> float:
     try:
         number = float(value)
-    except (TypeError, ValueError):
-        raise CameraError(f"expected {name} as a number, got {value!r}") from None
+    except (TypeError, ValueError, OverflowError):
+        raise CameraError(f"expected {name} as a number, got {str(value)[:40]!r}") from None
     if not math.isfinite(number):
         raise CameraError(f"expected {name} as a finite number, got {number}")
     return number
 
 
 def _points(points: ArrayLike) -> Array:
-    array = np.asarray(points, np.float64)
+    array = real_array(points, "points", CameraError)
     if array.shape[-1:] != (3,):
         raise CameraError(f"expected points of shape (…, 3), metres in camera axes, got {array.shape}")
     return array

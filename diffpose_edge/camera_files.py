@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from diffpose_edge.camera import Camera
-from diffpose_edge.errors import CameraError
+from diffpose_edge.errors import CameraError, told_by
+from diffpose_edge.plain_json import json_of
+from diffpose_edge.reading import read_file
 
 # Names of the models that occur beside ROS's own.
 ALSO = {"": "none", "fisheye": "equidistant", "kannala_brandt4": "equidistant", "pinhole": "none"}
@@ -73,11 +74,15 @@ def _of(info: Any, name: str, default: Any = _REQUIRED) -> Any:
 def _numbers(values: Any, count: int, what: str) -> Any:
     try:
         array = np.asarray(values, np.float64).ravel()
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise CameraError(f"expected {what}, as numbers, got {values!r}") from None
     if array.shape != (count,):
         raise CameraError(f"expected {what}, {count} numbers, got {array.size}")
     return array
+
+
+# A calibrator's file has 1 kB.
+MOST_BYTES = 1 << 20
 
 
 def load_camera(path: str | Path) -> Camera:
@@ -87,10 +92,12 @@ def load_camera(path: str | Path) -> Camera:
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_file(path, MOST_BYTES).decode("utf-8").replace("\r\n", "\n")
     except FileNotFoundError:
         raise CameraError(f"no camera file at {path}; check the path") from None
-    except (OSError, UnicodeDecodeError) as err:
+    except OSError as err:
+        raise CameraError(f"{path} cannot be read: {err.strerror or err}") from None
+    except UnicodeDecodeError as err:
         raise CameraError(f"{path} cannot be read as text: {err}") from None
     try:
         if path.suffix.lower() in (".yaml", ".yml"):
@@ -104,9 +111,9 @@ def load_camera(path: str | Path) -> Camera:
 
 def _of_json(text: str) -> Mapping[str, Any]:
     try:
-        content = json.loads(text)
-    except json.JSONDecodeError as err:
-        raise CameraError(f"it is not JSON: {err}") from None
+        content = json_of(text)
+    except ValueError as err:
+        raise CameraError(f"it is not JSON: {told_by(err)}") from None
     if not isinstance(content, dict):
         raise CameraError("expected a JSON object with width, height, k, d and distortion_model")
     return content

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diffpose_edge.errors import BundleError
+from diffpose_edge.errors import BundleError, told_by
 from diffpose_edge.skeleton import J
 
 Array = NDArray[np.float32]
@@ -108,7 +108,7 @@ def spread_from_record(record: Mapping[str, Any]) -> StartSpread:
         with np.errstate(over="ignore"):  # what overflows becomes inf, and is refused
             return StartSpread(**{name: _numbers(record[name]) for name in ("confidence", "uv", "xyz", "residual")})
     except (KeyError, TypeError, ValueError, OverflowError) as err:
-        raise BundleError(f"the start's spread is not four tables of numbers: {type(err).__name__} {err}") from None
+        raise BundleError(f"the start's spread is not four tables of numbers: {told_by(err)}") from None
 
 
 def _numbers(values: Any) -> Array:

@@ -8,19 +8,30 @@ in the bundle's manifest: the bundle is the same everywhere, engines are of a ma
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from diffpose_edge.atomic import atomic_file, output_error
+from diffpose_edge.atomic import atomic_directory, output_error
 from diffpose_edge.bundle import Bundle, sha256_of
-from diffpose_edge.errors import DiffPoseEdgeError, EngineMismatch
+from diffpose_edge.errors import DiffPoseEdgeError, EngineMismatch, OutputError
+from diffpose_edge.exchange import bring_back_all
+from diffpose_edge.folder_lock import FolderLock
+from diffpose_edge.plain_json import json_of
+from diffpose_edge.reading import leads_out, read_file, reason_of
 
 FORMAT = "diffpose-edge-engine"
 FORMAT_VERSION = 1
 FOLDER = "engines"
+LISTING = ".layers.txt"
+# The record of how an engine was proved, layer by layer, has some hundred kB.
+MOST_RECORD_BYTES = 16 << 20
+# Twice what the largest graph could hold, for an engine that keeps its weights in two forms.
+MOST_ENGINE_BYTES = 4 << 30
 # By what --flavour takes: the module, and what people call it.
 FLAVOURS = {"tensorrt": ("tensorrt", "TensorRT"), "rtx": ("tensorrt_rtx", "TensorRT-RTX")}
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -112,8 +123,9 @@ def checked_flavour(flavour: str) -> str:
     return flavour
 
 
-def engine_folder(path: Path) -> Path:
-    """Make the folder for an engine and return it. Raises OutputError."""
+def engine_folder(bundle: Bundle, path: Path) -> Path:
+    """Make a folder of a bundle for an engine and return it. Raises OutputError."""
+    _check_inside(bundle, path)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as err:
@@ -121,27 +133,62 @@ def engine_folder(path: Path) -> Path:
     return path
 
 
-def save_engine(bundle: Bundle, record: EngineRecord, plan: bytes) -> Path:
-    """Write an engine and then its record, each under a temporary name first; return the engine's path. Raises OutputError."""
+def _check_inside(bundle: Bundle, path: Path) -> None:
+    if leads_out(path, bundle.path):
+        raise OutputError(f"cannot write {path}: a link in the bundle leads out of it; remove that link. Nothing was written")
+
+
+def save_engine(bundle: Bundle, record: EngineRecord, plan: bytes, listing: str | None = None) -> Path:
+    """Write an engine with its record, and with ``listing``, what the compiler made of it ("": nothing known, None: what there is stays).
+
+    They appear together: their folder changes places with one that has them, and all else that was in it. Return the engine's path.
+    Raises OutputError, FolderBusy; then nothing has changed.
+    """
     path = bundle.path / record.name
-    engine_folder(path.parent)
-    with atomic_file(path) as temporary:
-        temporary.write_bytes(plan)
-    with atomic_file(path.with_suffix(".json")) as temporary:
-        content = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(record)}
-        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    content = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(record)}
+    texts = {path.with_suffix(".json").name: json.dumps(content, indent=2, allow_nan=False) + "\n"}
+    if listing is not None:
+        texts[path.with_suffix(LISTING).name] = listing
+    # Under the bundle's lock: who exchanges the bundle takes its engines along, and must not miss this one.
+    with FolderLock(bundle.path):
+        engine_folder(bundle, path.parent.parent)
+        _check_inside(bundle, path.parent)
+        with atomic_directory(path.parent, replace=True) as temporary:
+            if path.parent.is_dir():
+                _linked(path.parent, temporary, {path.name, *texts})
+            (temporary / path.name).write_bytes(plan)
+            for name, text in texts.items():
+                if text:
+                    (temporary / name).write_text(text, encoding="utf-8")
     return path
+
+
+def _linked(folder: Path, target: Path, but: set[str]) -> None:
+    """Give the files of ``folder`` names in ``target`` too, where the file system has such links; copy them elsewhere."""
+    for path in sorted(folder.iterdir()):
+        if path.name in but or path.name.startswith(".") or not path.is_file():
+            continue
+        try:
+            os.link(path, target / path.name)
+        except OSError:
+            shutil.copyfile(path, target / path.name)
 
 
 def engine_records(bundle: Bundle, remedy: str = "build again") -> Iterator[tuple[Path, EngineRecord]]:
     """Yield every engine's path and record, in the order of their names. Raises EngineMismatch for a damaged record."""
-    for path in sorted((bundle.path / FOLDER).glob("*/*.json")):
+    try:
+        bring_back_all(bundle.path / FOLDER)
+    except OSError as err:
+        raise EngineMismatch(
+            f"{bundle.path / FOLDER} cannot be mended after a process that was killed: {err}. Remove it and {remedy}"
+        ) from None
+    for path in sorted((bundle.path / FOLDER).glob("[!.]*/[!.]*.json")):
         yield path.with_suffix(".engine"), _read_record(path, remedy)
 
 
 def _read_record(path: Path, remedy: str) -> EngineRecord:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json_of(read_file(path, MOST_RECORD_BYTES, inside=path.parent.parent.parent))
         if content.pop("format") != FORMAT or content.pop("format_version") != FORMAT_VERSION:
             raise ValueError("another format")
         record = EngineRecord(**content)
@@ -150,7 +197,7 @@ def _read_record(path: Path, remedy: str) -> EngineRecord:
             raise ValueError(f"it is the record of {record.name}")
         return record
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as err:
-        raise EngineMismatch(f"{path} is not an engine's record ({err}). Remove its folder and {remedy}") from None
+        raise EngineMismatch(f"{path} is not an engine's record ({reason_of(err)}). Remove its folder and {remedy}") from None
 
 
 def _check_types(record: EngineRecord) -> None:
@@ -180,7 +227,7 @@ def load_engine(bundle: Bundle, role: str, precision: str, target: Target) -> tu
 
 def _whole(path: Path, record: EngineRecord, command: str) -> bytes:
     try:
-        plan = path.read_bytes()
+        plan = read_file(path, MOST_ENGINE_BYTES, inside=path.parent.parent.parent)
     except OSError as err:
         raise EngineMismatch(f"{path} cannot be read ({err.strerror}). Build it with: {command}") from None
     if len(plan) != record.bytes:

@@ -6,9 +6,34 @@ exits with status 2; any other exception is a fault of ours and keeps its traceb
 
 from __future__ import annotations
 
+import re
+
+from diffpose_edge.plain_text import fit
+
+# Where an object lies in memory, which some libraries tell in their errors.
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+# Their texts speak to whoever wrote the program: indices, attributes, arguments.
+_PROGRAMMING = (TypeError, AttributeError, LookupError, AssertionError, RecursionError)
+_PROGRAMMERS_WORDS = re.compile("values to unpack|invalid literal|inhomogeneous")
+
 
 class DiffPoseEdgeError(Exception):
-    """Base of every error that the user of this package can mend."""
+    """Base of every error that the user of this package can mend.
+
+    Messages quote files and peers: whatever those hold, a message is of bounded length, has no character that leads a terminal, and no
+    address of memory.
+    """
+
+    def __init__(self, *told: object):
+        super().__init__(*(_ADDRESS.sub("", fit(part)) if isinstance(part, str) else part for part in told))
+
+
+def told_by(err: BaseException) -> str:
+    """Return what another library's error says of a file, as far as it says it to the file's owner: its first line, of 200 characters."""
+    text = (str(err).strip().splitlines() or [""])[0]
+    if not text or isinstance(err, _PROGRAMMING) or _PROGRAMMERS_WORDS.search(text):
+        return f"something in it is missing, or is not what belongs there ({type(err).__name__})"
+    return text[:200]
 
 
 class CheckpointError(DiffPoseEdgeError):
@@ -17,6 +42,10 @@ class CheckpointError(DiffPoseEdgeError):
 
 class BundleError(DiffPoseEdgeError):
     """A bundle is incomplete, altered, of a newer format, or not a bundle."""
+
+
+class SignatureError(DiffPoseEdgeError):
+    """A bundle is not signed, not by whom it should be, or not the one that was asked for; or a key cannot be used."""
 
 
 class KeypointError(DiffPoseEdgeError):
@@ -45,6 +74,10 @@ class EvaluationError(DiffPoseEdgeError):
 
 class OutputError(DiffPoseEdgeError):
     """A result cannot be written where it was asked for."""
+
+
+class FolderBusy(OutputError):
+    """Another process is altering the folder; the message names it."""
 
 
 class MissingPackage(DiffPoseEdgeError):
@@ -91,8 +124,24 @@ class BridgeError(DiffPoseEdgeError):
     """A bridge to another system cannot be opened: a domain, a topic or a port is not to be had."""
 
 
+class NumericalError(DiffPoseEdgeError):
+    """A network's result is no number, or too large for a pose.
+
+    ``person``: the row of the estimate, 0 the first; ``step``: the reverse step k that gave it, None where the context encoder did;
+    ``timestep`` and ``sample`` of that step. docs/reliability.md.
+    """
+
+    def __init__(self, why: str, person: int = 0, step: int | None = None, timestep: int | None = None, sample: int | None = None):
+        super().__init__(why)
+        self.person, self.step, self.timestep, self.sample = person, step, timestep, sample
+
+
 class RuntimeClosed(DiffPoseEdgeError):
     """A runtime was used after ``close()``."""
+
+
+class WrongProcess(DiffPoseEdgeError):
+    """A runtime, a stream or a bridge was used in, or sent to, another process than the one that made it."""
 
 
 class TrainingError(DiffPoseEdgeError):

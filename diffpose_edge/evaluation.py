@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from diffpose_edge.atomic import atomic_file
 from diffpose_edge.errors import EvaluationError, KeypointError
 from diffpose_edge.keypoints import UNREADABLE, Keypoints, checked_keypoints
+from diffpose_edge.npz_file import read_npz
+from diffpose_edge.reading import reason_of
 from diffpose_edge.skeleton import ROOT, J
 from diffpose_edge.tolerances import ROOT_ABS_M
 
@@ -137,16 +139,8 @@ def _clip(name: str, fields: dict[str, Any]) -> EvaluationClip:
 
 def _arrays_of(path: Path) -> dict[str, NDArray[Any]]:
     try:
-        content = np.load(path, allow_pickle=False)
-        if not isinstance(content, np.lib.npyio.NpzFile):
-            raise EvaluationError(f"{path} is a single array; expected an npz of clips")
-        with content:
-            arrays = {name: content[name] for name in content.files}
+        return read_npz(path)
     except FileNotFoundError:
         raise EvaluationError(f"no evaluation set at {path}; check the path") from None
     except UNREADABLE as err:
-        raise EvaluationError(f"{path} cannot be read as an npz of plain arrays: {err or type(err).__name__}") from None
-    for name, array in arrays.items():
-        if not isinstance(array, np.ndarray):
-            raise EvaluationError(f"{path}: the entry {name!r} is not an array")
-    return arrays
+        raise EvaluationError(f"{path} cannot be read as an npz of plain arrays: {reason_of(err)}") from None

@@ -43,6 +43,9 @@ OPTIONAL = {
     "cyclonedds": Optional("cyclonedds", "dds", "keypoints in and poses out over DDS"),
     "rosbags": Optional("rosbags", "ros", "read and write ROS 2 bags"),
     "foxglove": Optional("foxglove-sdk", "foxglove", "the live view in Foxglove"),
+    "prometheus_client": Optional("prometheus-client", "metrics", "metrics for Prometheus"),
+    "pythonjsonlogger": Optional("python-json-logger", "logs", "log records as lines of JSON"),
+    "cryptography": Optional("cryptography", "sign", "sign bundles, and check their signatures"),
     "openvino": Optional("openvino", "peers", "measure OpenVINO beside the runtime"),
 }
 

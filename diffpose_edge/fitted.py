@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffpose_edge.errors import BundleError, TimestepError
+from diffpose_edge.plain_json import json_of
+from diffpose_edge.reading import read_file
 from diffpose_edge.schedule import checked_timesteps
 
 FILE = "schedules.json"
@@ -72,7 +74,7 @@ def fitted_from_records(records: Any, T: int) -> tuple[FittedSchedule, ...]:
         except TimestepError as err:
             raise BundleError(f"the fitted schedule {K[:20]!r}: {err}") from None
         if str(len(timesteps)) != K:
-            raise BundleError(f"the fitted schedule {K[:20]!r} has {len(timesteps)} steps")
+            raise BundleError(f"the fitted schedule {K[:20]!r} has {len(timesteps)} steps: expected as many as its name says")
         found.append(FittedSchedule(timesteps, tuple(tuple(row) for row in record["coefficients"]), record["accuracy"]))
     return tuple(found)
 
@@ -94,15 +96,14 @@ def schedules_of_checkpoints(path: Path, checkpoints: Mapping[str, str], T: int)
     ``checkpoints``: SHA-256 of the pair's files by their role. Raises BundleError for a file that is damaged.
     """
     try:
-        with open(path, "rb") as file:
-            raw = file.read(MOST_FILE_BYTES + 1)
+        raw = read_file(path, MOST_FILE_BYTES)
     except FileNotFoundError:
         return ()
     except OSError as err:
-        raise BundleError(f"{path} cannot be read: {err.strerror}") from None
+        raise BundleError(f"{path} cannot be read: {err.strerror}. Remove it, or make it again: diffpose-edge search-steps") from None
     try:
-        content = json.loads(raw if len(raw) <= MOST_FILE_BYTES else b"")
-    except (ValueError, RecursionError):
+        content = json_of(raw)
+    except ValueError:
         content = None
     if not isinstance(content, dict) or (content.get("format"), content.get("format_version")) != (FORMAT, FORMAT_VERSION):
         raise BundleError(f"{path} is not a file of schedules of this version. Remove it, or make it again: diffpose-edge search-steps")

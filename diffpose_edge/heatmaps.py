@@ -14,6 +14,7 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from diffpose_edge.arrays import real_array
 from diffpose_edge.errors import KeypointError
 
 Array = NDArray[np.float64]
@@ -43,9 +44,11 @@ def render_heatmaps(centres: ArrayLike, weights: ArrayLike, sigma: float, size: 
 
     Raises KeypointError for shapes that do not belong together, and a sigma or a size that is not positive.
     """
-    at, height = np.asarray(centres, np.float64), np.asarray(weights, np.float64)
+    at, height = real_array(centres, "centres", KeypointError), real_array(weights, "weights", KeypointError)
     if at.ndim < 2 or at.shape[-1] != 2 or height.shape != at.shape[:-1]:
         raise KeypointError(f"expected centres (…, K, 2) and weights (…, K), got {at.shape} and {height.shape}")
+    if len(size) != 2 or not all(isinstance(n, int | np.integer) for n in size):
+        raise KeypointError(f"expected a size (H, W) of two whole numbers, got {size!r}")
     if not (np.isfinite(sigma) and sigma > 0 and min(size) > 0):
         raise KeypointError(f"expected a positive sigma in pixels and a positive size (H, W), got {sigma} and {size}")
     # A round Gaussian is the product of one along the columns and one along the rows.

@@ -12,7 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from diffpose_edge.arrays import real_array
 from diffpose_edge.errors import KeypointError
+from diffpose_edge.npz_file import NpzFile
+from diffpose_edge.reading import reason_of
 from diffpose_edge.skeleton import JOINTS, J
 
 # Normalised u lies within -1..1 inside the image. Detectors do place joints outside it, though never this far.
@@ -22,6 +25,7 @@ MOST_NORMALISED = 10.0
 UNREADABLE = (
     OSError, ValueError, EOFError, KeyError, NotImplementedError, MemoryError, OverflowError,
     RuntimeError,  # an encrypted archive
+    TypeError, IndexError,  # an array header whose names are of different kinds
     tokenize.TokenError,  # an array header that is no Python literal
     zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error,
 )  # fmt: skip
@@ -47,13 +51,20 @@ def normalise_pixels(xy: ArrayLike, image_size: tuple[float, float]) -> NDArray[
     Source: Pavllo et al., VideoPose3D (CVPR 2019). Raises KeypointError for an image without area.
     """
     w, h = _checked_size(image_size)
-    return np.asarray(xy, np.float64) * (2.0 / w) - (1.0, h / w)
+    return _pairs(xy, "pixels") * (2.0 / w) - (1.0, h / w)
+
+
+def _pairs(values: ArrayLike, what: str) -> NDArray[np.float64]:
+    array = real_array(values, what, KeypointError)
+    if array.shape[-1:] != (2,):
+        raise KeypointError(f"expected {what} of shape (…, 2), got {array.shape}")
+    return array
 
 
 def _checked_size(image_size: tuple[float, float]) -> tuple[float, float]:
     try:
         w, h = (float(s) for s in image_size)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise KeypointError(f"expected image_size as two numbers (width, height) in pixels, got {image_size!r}") from None
     if not (np.isfinite(w) and np.isfinite(h) and w > 0 and h > 0):
         raise KeypointError(f"expected image_size (width, height) in pixels, both positive, got ({w}, {h})")
@@ -63,7 +74,7 @@ def _checked_size(image_size: tuple[float, float]) -> tuple[float, float]:
 def denormalise(uv: ArrayLike, image_size: tuple[float, float]) -> NDArray[np.float64]:
     """Map normalised u, v (…, 2) back to pixels: the inverse of :func:`normalise_pixels`."""
     w, h = _checked_size(image_size)
-    return (np.asarray(uv, np.float64) + np.array([1.0, h / w])) * (w / 2.0)
+    return (_pairs(uv, "u, v") + np.array([1.0, h / w])) * (w / 2.0)
 
 
 def numbers_of(values: ArrayLike, what: str) -> NDArray[np.float32]:
@@ -76,7 +87,7 @@ def numbers_of(values: ArrayLike, what: str) -> NDArray[np.float32]:
         with np.errstate(over="ignore"):
             return array.astype(np.float32)
     except (TypeError, ValueError) as err:
-        raise KeypointError(f"expected {what} as an array of numbers, got {type(values).__name__}: {err}") from None
+        raise KeypointError(f"expected {what} as an array of numbers, got {type(values).__name__}: {reason_of(err)}") from None
 
 
 def checked_keypoints(keypoints: ArrayLike, confidence: ArrayLike | None = None, *, window: bool = False) -> Keypoints:
@@ -168,16 +179,9 @@ def image_size_of(array: NDArray[Any], path: Path) -> tuple[float, float]:
 def arrays_of(path: Path, wanted: tuple[str, ...]) -> dict[str, NDArray[Any]]:
     """Return the ``wanted`` arrays of an npz, and the names of its others with nothing in them. Raises KeypointError."""
     try:
-        content = np.load(path, allow_pickle=False)
-        if not isinstance(content, np.lib.npyio.NpzFile):
-            raise KeypointError(f"{path} is a single array; expected an npz with an array named 'keypoints'")
-        with content:
-            arrays = {name: content[name] if name in wanted else np.empty(0) for name in content.files}
+        with NpzFile(path) as file:
+            return {name: file.array(name) if name in wanted else np.empty(0) for name in file.names}
     except FileNotFoundError:
         raise KeypointError(f"no keypoint file at {path}; check the path") from None
     except UNREADABLE as err:
-        raise KeypointError(f"{path} cannot be read as an npz of plain arrays: {err or type(err).__name__}") from None
-    for name, array in arrays.items():
-        if not isinstance(array, np.ndarray):
-            raise KeypointError(f"{path}: the entry {name!r} is not an array")
-    return arrays
+        raise KeypointError(f"{path} cannot be read as an npz of plain arrays: {reason_of(err)}") from None

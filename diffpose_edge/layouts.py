@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from diffpose_edge.arrays import real_array
 from diffpose_edge.errors import KeypointError
 from diffpose_edge.keypoints import Keypoints, normalise_pixels
 from diffpose_edge.skeleton import JOINTS
@@ -106,10 +107,7 @@ def h36m17_from(layout: Layout, points: ArrayLike, image_size: tuple[float, floa
     Keypoints with NaN anywhere, or of confidence 0, count as not seen: the joints that come of them have confidence 0, and NaN for
     coordinates. Raises KeypointError for another shape, no frames, or confidences outside 0..1.
     """
-    try:
-        array = np.asarray(points, dtype=np.float64)
-    except (TypeError, ValueError) as err:
-        raise KeypointError(f"expected {layout.name} keypoints as an array of numbers: {err}") from None
+    array = real_array(points, f"{layout.name} keypoints", KeypointError)
     if array.ndim != 3 or array.shape[1:] != (len(layout), 3):
         raise KeypointError(f"expected {layout.name} keypoints of shape (frames, {len(layout)}, 3), got {array.shape}")
     if len(array) == 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from diffpose_edge.causal_io import cache_io
 from diffpose_edge.config import (
+    MAX_BATCH,
     MAX_DEPTH,
     MAX_FRAMES,
     MAX_T,
@@ -27,8 +29,10 @@ from diffpose_edge.config import (
 from diffpose_edge.distribution import START_CHANNELS, StartSpread, spread_from_record
 from diffpose_edge.errors import BundleError, DiffPoseEdgeError
 from diffpose_edge.fitted import FittedSchedule, fitted_from_records, records_of
+from diffpose_edge.plain_json import json_of
 from diffpose_edge.schedule import checked_timesteps
 from diffpose_edge.skeleton import J
+from diffpose_edge.trained_range import TrainedRange, range_from_record
 
 FORMAT = "diffpose-edge-bundle"
 # 1: released weights only. 2: says which process the denoiser was trained for. 3: graphs of several precisions, and the
@@ -44,6 +48,11 @@ FOR_CPU = "-cpu"
 # The name of the first dimension of x, start, previous, x_next and eps in a step that takes any number of samples, and the key in
 # the graph's metadata under which it says how many it was laid out for.
 SAMPLES = "samples"
+# What a bundle may ask for, looked at before anything is allocated. Files: a message of Protocol Buffers has no more bytes than that, and
+# we write ten. Buffers: every array that goes in and out of the graphs; those of the bundles that ship take less than 1 MB, those of a
+# causal encoder of 243 frames, 512 wide and 8 deep, 135 MB for each person.
+MOST_FILES, MOST_FILE_BYTES = 64, 2**31 - 1
+MOST_BUFFER_BYTES = 4 << 30
 Shapes = dict[str, tuple[int, ...]]
 
 
@@ -82,7 +91,7 @@ class Manifest:
 
     ``alpha_bar`` is the full table over T timesteps; ``timesteps`` the default ones, largest first; ``files`` by name
     within the bundle; ``provenance`` and ``verification`` are records, not instructions; ``fitted`` the schedules that were
-    searched for these networks.
+    searched for these networks; ``trained_range`` what their training showed them, None where it was not measured.
     """
 
     denoiser: GraphNetworkConfig
@@ -95,6 +104,7 @@ class Manifest:
     verification: Mapping[str, Any] = field(default_factory=dict)
     process: Process = Process()
     fitted: tuple[FittedSchedule, ...] = ()
+    trained_range: TrainedRange | None = None
 
     def __post_init__(self) -> None:
         if self.process.kind == "distribution" and (
@@ -109,6 +119,19 @@ class Manifest:
             )
         if conditioned and self.denoiser.condition != self.feature_width:
             raise BundleError(f"the denoiser takes a feature of width {self.denoiser.condition}, the encoder gives {self.feature_width}")
+        if self.trained_range is not None and not conditioned:
+            raise BundleError("released weights have no trained range: nothing of their training views is known")
+        if self.buffer_bytes > MOST_BUFFER_BYTES:
+            raise BundleError(
+                f"P={self.shape.P}, N={self.shape.N}, F={self.shape.F} and networks of this size take {self.buffer_bytes:,} bytes for what "
+                f"goes in and out of the graphs; up to {MOST_BUFFER_BYTES:,} are given. Export with fewer persons or samples"
+            )
+
+    @property
+    def buffer_bytes(self) -> int:
+        """How many bytes everything that goes in and out of the two graphs takes, float32."""
+        shapes = [shape for io in (self.context_io, self.step_io) for side in io for shape in side.values()]
+        return sum(4 * math.prod(shape) for shape in shapes)
 
     @property
     def feature_width(self) -> int:
@@ -182,6 +205,7 @@ class Manifest:
                 "prediction": self.process.prediction,
                 **({"start": self.process.start.as_record()} if self.process.start else {}),
             },
+            **({"trained_range": self.trained_range.as_record()} if self.trained_range else {}),
             "schedule": {
                 "timesteps": list(self.timesteps),
                 "alpha_bar": list(self.alpha_bar),
@@ -197,8 +221,8 @@ class Manifest:
 def manifest_from_json(text: str) -> Manifest:
     """Read a manifest, checking every field that the runtime relies on. Raises BundleError."""
     try:
-        content = json.loads(text, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as err:
+        content = json_of(text, parse_constant=_refuse_constant)
+    except ValueError as err:
         raise BundleError(f"manifest.json is not JSON ({err}); the bundle is damaged: export it again") from None
     root = _Fields(content, "manifest.json")
     if root.get("format", str) != FORMAT:
@@ -226,9 +250,14 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"it holds {name}, which JSON has no word for")
 
 
+_DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
+
+
 def checked_file_name(name: str) -> str:
     """Return the name of a file within a bundle, or raise BundleError when it is not a plain relative path."""
-    if len(name) > 200 or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*", name):
+    plain = len(name) <= 200 and re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*", name)
+    # Windows opens a device for CON and NUL.txt, wherever they are, and takes a name without the dots at its end.
+    if not plain or any(part.endswith(".") or _DEVICE.fullmatch(part) for part in name.split("/")):
         raise BundleError(f"the file name {name[:200]!r} is not a plain path within the bundle; refused")
     return name
 
@@ -287,16 +316,18 @@ def _manifest(root: _Fields) -> Manifest:
     else:
         raise BundleError(f"manifest.json: the context encoder is of kind {kind!r}; expected 'frame', 'video' or 'causal'")
     sizes = root.fields("shapes")
-    shape = BatchShape(*(sizes.whole(name, 1, 10**9) for name in "PNF"))
+    shape = BatchShape(*(sizes.whole(name, 1, most) for name, most in (("P", MAX_BATCH), ("N", MAX_BATCH), ("F", MAX_FRAMES))))
     if (context.frames if isinstance(context, VideoConfig) else 1) != shape.F:
         raise BundleError(f"manifest.json: the shapes say F={shape.F}, which the context encoder does not take")
     schedule = root.fields("schedule")
     alpha_bar = _alpha_bar(schedule.get("alpha_bar", list))
     timesteps = checked_timesteps(schedule.get("timesteps", list), len(alpha_bar))
-    files = {name: _file_entry(name, _Fields(entry, f"manifest.json: files: {name}")) for name, entry in root.get("files", dict).items()}
+    files = _files(root.get("files", dict))
     records = root.get("provenance", dict), root.get("verification", dict)
     process, fitted = _process(root.fields("process")), fitted_from_records(schedule.get("fitted", dict), len(alpha_bar))
-    return Manifest(denoiser, context, shape, alpha_bar, timesteps, files, *records, process, fitted)
+    # Not in bundles of before it was measured; readers of before pass over it.
+    trained = range_from_record(root.content["trained_range"]) if "trained_range" in root.content else None
+    return Manifest(denoiser, context, shape, alpha_bar, timesteps, files, *records, process, fitted, trained)
 
 
 def _graph_network(fields: _Fields) -> GraphNetworkConfig:
@@ -324,6 +355,16 @@ def _alpha_bar(values: list[Any]) -> tuple[float, ...]:
     return tuple(float(a) for a in values)
 
 
+def _files(entries: dict[str, Any]) -> dict[str, FileEntry]:
+    if len(entries) > MOST_FILES:
+        raise BundleError(f"manifest.json: expected at most {MOST_FILES} files, got {len(entries)}")
+    files = {name: _file_entry(name, _Fields(entry, f"manifest.json: files: {name}")) for name, entry in entries.items()}
+    # Two files for one purpose, or one file under two names where capitals do not count: which is meant would depend on the reader.
+    if len({(entry.role, entry.precision) for entry in files.values()}) < len(files) or len({name.lower() for name in files}) < len(files):
+        raise BundleError("manifest.json: two files have the same role and precision, or names that differ in capitals alone; refused")
+    return files
+
+
 def _file_entry(name: str, fields: _Fields) -> FileEntry:
     checked_file_name(name)
     role = fields.get("role", str)
@@ -332,4 +373,7 @@ def _file_entry(name: str, fields: _Fields) -> FileEntry:
     digest = fields.get("sha256", str)
     if not re.fullmatch(r"[0-9a-f]{64}", digest):
         raise BundleError(f"{fields.path}: sha256 must be 64 hexadecimal digits")
-    return FileEntry(role, fields.get("precision", str), digest, fields.whole("bytes", 0, 2**40))
+    precision = fields.get("precision", str)
+    if not re.fullmatch(r"[a-z0-9.-]{1,40}", precision):
+        raise BundleError(f"{fields.path}: expected a precision such as fp32 or int8-trt8, got {precision[:40]!r}")
+    return FileEntry(role, precision, digest, fields.whole("bytes", 0, MOST_FILE_BYTES))

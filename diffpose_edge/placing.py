@@ -87,7 +87,7 @@ def _rigid(pose: ArrayLike, translation: ArrayLike | None) -> tuple[NDArray[np.f
     try:
         matrix = np.asarray(pose, np.float64)
         t = np.zeros(3) if translation is None else np.asarray(translation, np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise DiffPoseEdgeError("expected the camera's pose as numbers, (4, 4) or a rotation (3, 3) with a translation (3,)") from None
     if matrix.shape == (4, 4):
         if translation is not None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from diffpose_edge.arrays import real_array
 from diffpose_edge.body_scale import Scale
 from diffpose_edge.camera import Camera
 from diffpose_edge.errors import DiffPoseEdgeError
@@ -211,10 +212,7 @@ def root_positions(
 
 
 def _array(values: ArrayLike, what: str, shape: tuple[int | None, ...]) -> Array:
-    try:
-        array = np.array(values, np.float64)
-    except (TypeError, ValueError):
-        raise DiffPoseEdgeError(f"expected {what} as an array of numbers") from None
+    array = real_array(values, what).copy()
     if array.ndim != len(shape) or any(n is not None and n != m for n, m in zip(shape, array.shape, strict=True)):
         wanted = ", ".join("B" if n is None else str(n) for n in shape)
         raise DiffPoseEdgeError(f"expected {what} of shape ({wanted}), got {array.shape}")
@@ -222,7 +220,7 @@ def _array(values: ArrayLike, what: str, shape: tuple[int | None, ...]) -> Array
 
 
 def _sigma(values: ArrayLike, shape: tuple[int, int]) -> Array:
-    array = np.asarray(values, np.float64)
+    array = real_array(values, "pixel_sigma")
     if array.shape not in ((), shape[1:], shape) or not (np.isfinite(array) & (array > 0)).all():
         raise DiffPoseEdgeError(
             f"expected pixel_sigma in pixels, above zero: a number, {shape[1:]} or {shape}; got shape {array.shape}"

@@ -17,11 +17,16 @@ from typing import Any
 
 from diffpose_edge.atomic import atomic_file, output_error
 from diffpose_edge.bundle import Bundle
-from diffpose_edge.errors import BudgetError
+from diffpose_edge.errors import BudgetError, OutputError
+from diffpose_edge.folder_lock import FolderLock
+from diffpose_edge.plain_json import json_of
+from diffpose_edge.reading import leads_out, read_file, reason_of
 
 FORMAT, FORMAT_VERSION = "diffpose-edge-timings", 1
 FOLDER = "timings"
 MOST_FILE_BYTES = 2**20
+# Eleven days: no frame takes longer, and Python's whole numbers go beyond what a float holds.
+MOST_MS = 1e9
 # What a backend tells of itself that may differ from run to run, or is a matter of moments.
 PASSING = ("one_launch", "eager_because", "one_graph_per_step")
 
@@ -35,8 +40,8 @@ class Spread:
 
     def __post_init__(self) -> None:
         for value in (self.p50, self.p99):
-            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-                raise ValueError(f"{value!r} is no duration")
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MOST_MS:
+                raise ValueError(f"{str(value)[:40]} is no duration: expected milliseconds within 0..{MOST_MS:g}")
         if self.p50 > self.p99:
             raise ValueError(f"a median of {self.p50} above the 99th percentile {self.p99}")
 
@@ -113,14 +118,18 @@ def timings_key(
 
 
 def save_timings(bundle: Bundle, timings: MachineTimings) -> Path:
-    """Write timings beside the bundle's files, in place of older ones of the same key; return where. Raises OutputError."""
+    """Write timings beside the bundle's files, in place of older ones of the same key; return where. Raises OutputError, FolderBusy."""
     path = _path(bundle, timings.key)
-    try:
-        path.parent.mkdir(exist_ok=True)
-    except OSError as err:
-        raise output_error(path, err) from err
-    with atomic_file(path) as temporary:
-        temporary.write_text(json.dumps(timings.as_record(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    if leads_out(path, bundle.path):
+        raise OutputError(f"cannot write {path}: a link in the bundle leads out of it; remove that link. Nothing was written")
+    # Under the bundle's lock: who exchanges the bundle takes its timings along, and must not miss these.
+    with FolderLock(bundle.path):
+        try:
+            path.parent.mkdir(exist_ok=True)
+        except OSError as err:
+            raise output_error(path, err) from err
+        with atomic_file(path) as temporary:
+            temporary.write_text(json.dumps(timings.as_record(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return path
 
 
@@ -136,7 +145,7 @@ def timings_of(bundle: Bundle, key: Mapping[str, Any]) -> MachineTimings | None:
 
 def all_timings(bundle: Bundle) -> Iterator[MachineTimings]:
     """Yield every machine's timings that lie beside a bundle, in the order of their names. Raises BudgetError for a damaged file."""
-    for path in sorted((bundle.path / FOLDER).glob("*.json")):
+    for path in sorted((bundle.path / FOLDER).glob("[!.]*.json")):
         yield _read(path)
 
 
@@ -172,17 +181,21 @@ def _plain(key: Mapping[str, Any]) -> Any:
     return json.loads(json.dumps(dict(key)))
 
 
+def _steps(name: str) -> int:
+    if not (name.isascii() and name.isdigit() and len(name) < 10):
+        raise ValueError(f"expected a number of steps, got {name[:40]!r}")
+    return int(name)
+
+
 def _read(path: Path) -> MachineTimings:
     try:
-        with open(path, "rb") as file:
-            raw = file.read(MOST_FILE_BYTES + 1)
-        content = json.loads(raw if len(raw) <= MOST_FILE_BYTES else b"")
+        content = json_of(read_file(path, MOST_FILE_BYTES, inside=path.parent.parent))
         if (content["format"], content["format_version"]) != (FORMAT, FORMAT_VERSION):
             raise ValueError("another format")
-        frame, walk = ({int(K): Spread(**spread) for K, spread in content[name].items()} for name in ("frame_ms", "walk_ms"))
+        frame, walk = ({_steps(K): Spread(**spread) for K, spread in content[name].items()} for name in ("frame_ms", "walk_ms"))
         step, after = (None if content[name] is None else Spread(**content[name]) for name in ("step_ms", "after_ms"))
         if not isinstance(content["key"], dict) or not isinstance(content["made"], dict):
             raise TypeError("its key or its record is no object")
         return MachineTimings(content["key"], frame, walk, Spread(**content["encoder_ms"]), step, after, content["made"])
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as err:
-        raise BudgetError(f"{path} is not a file of timings ({err}). Remove it, and measure again: diffpose-edge time") from None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as err:
+        raise BudgetError(f"{path} is not a file of timings ({reason_of(err)}). Remove it, and measure again: diffpose-edge time") from None

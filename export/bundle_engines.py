@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 import diffpose_edge
-from diffpose_edge.atomic import atomic_file
 from diffpose_edge.bundle import Bundle, sha256_of
 from diffpose_edge.causal_io import refuse_on_gpu
 from diffpose_edge.clips import calibration_keypoints
@@ -37,10 +36,12 @@ from diffpose_edge.export.start_graph import start_graph
 from diffpose_edge.extras import is_installed
 from diffpose_edge.keypoints import Keypoints
 from diffpose_edge.runtime.cuda import Device, open_cuda
+from diffpose_edge.runtime.last_finite import AS_IT_IS
 from diffpose_edge.runtime.pose_runtime import PoseRuntime
 from diffpose_edge.runtime.start import LEAST_OBSERVED
 from diffpose_edge.runtime.tensorrt_backend import tensorrt_backend
 from diffpose_edge.runtime.tensorrt_engine import tensorrt_module
+from diffpose_edge.temporaries import remove_ownerless
 
 # Frames of which poses are compared at the end of a build.
 PROOF_FRAMES = 4
@@ -97,11 +98,12 @@ def build_engines(
         graph = graph_precision(precision, flavour, trt.__version__)
         contents = {role: bundle.read(role, graph) for role in ("context", "step")}
         contents["start"] = start_graph(bundle.manifest).SerializeToString(deterministic=True)
-        engine_folder(bundle.path / FOLDER)  # where none can be made, it is better known before the build
+        # Where none can be made, it is better known before the build. Nothing may be left to build, and what a killed build has left goes.
+        remove_ownerless(engine_folder(bundle, bundle.path / FOLDER))
         # TensorRT-RTX measures on the machine where an engine runs: at the build there is nothing to keep.
         if keep_timing_cache and flavour != "rtx":
             cache = bundle.path / FOLDER / f"{flavour}-{target.version}-sm{target.sm}" / "timing.cache"
-            engine_folder(cache.parent)
+            engine_folder(bundle, cache.parent)
             options = replace(options, timing_cache=cache)
         records = []
         for role in ENGINE_ROLES:
@@ -124,7 +126,7 @@ def build_engines(
                     hardware_compatible=options.hardware_compatible,
                     made=_made(made, options, found),
                 )
-                _save(bundle, there, made)
+                save_engine(bundle, there, made.plan, made.listing)
             records.append(there)
         return tuple(records)
 
@@ -149,16 +151,6 @@ def _fitting(bundle: Bundle, role: str, precision: str, target: Target, onnx_sha
         options.hardware_compatible and not found.hardware_compatible
     )
     return None if lacking or found.onnx_sha256 != onnx_sha256 else found
-
-
-def _save(bundle: Bundle, record: EngineRecord, made: BuiltPlan) -> None:
-    path = save_engine(bundle, record, made.plan)
-    listing = path.with_suffix(".layers.txt")
-    if not made.listing:
-        listing.unlink(missing_ok=True)  # of an older engine
-        return
-    with atomic_file(listing) as temporary:
-        temporary.write_text(made.listing, encoding="utf-8")
 
 
 def _made(made: BuiltPlan, options: BuildOptions, device: Device | None) -> dict[str, Any]:
@@ -193,7 +185,8 @@ def prove_engines(bundle: Bundle, precision: str, flavour: str, *, device: int =
     clip, graph = proof_frames(bundle), graph_precision(precision, flavour, tensorrt_module(flavour).__version__)
     with PoseRuntime.load(bundle, precision=graph, portable=True) as runtime:
         expected = _joined(runtime, clip)
-    with PoseRuntime(bundle, tensorrt_backend(bundle, precision, flavour=flavour, device=device)) as runtime:
+    engines = tensorrt_backend(bundle, precision, flavour=flavour, device=device)
+    with PoseRuntime(bundle, engines, non_finite=AS_IT_IS) as runtime:
         found = _joined(runtime, clip)
         # The first of these is enqueued piece by piece, the second is a replay.
         joints = [np.concatenate([e.joints for e in runtime.estimate_clip(clip, 0)]) for _ in range(2)]

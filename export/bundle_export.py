@@ -12,7 +12,8 @@ from pathlib import Path
 import onnxruntime
 
 import diffpose_edge
-from diffpose_edge.bundle import Bundle, check_target, save_bundle, sha256_of
+from diffpose_edge.bundle import Bundle, sha256_of
+from diffpose_edge.bundle_writing import check_target, save_bundle
 from diffpose_edge.comparison import Comparison
 from diffpose_edge.config import BatchShape, VideoConfig
 from diffpose_edge.errors import CheckpointError
@@ -23,6 +24,8 @@ from diffpose_edge.manifest import Manifest, Process
 from diffpose_edge.reference.released import ReleasedDiffPose, load_released
 from diffpose_edge.reference.trained import ConditionedDiffPose, load_conditioned
 from diffpose_edge.schedule import RELEASED_TIMESTEPS, checked_timesteps, trailing_timesteps
+from diffpose_edge.trained_range import FILE as RANGE
+from diffpose_edge.trained_range import range_of_checkpoints
 
 
 @dataclass(frozen=True)
@@ -55,10 +58,11 @@ def export_bundle(
 
     A video encoder is exported for the number of frames that it was trained with. ``timesteps`` are the bundle's
     defaults; any others can be chosen at run time. Schedules that were fitted for these checkpoints, in a ``schedules.json``
-    beside the denoiser, go with them. ``note`` is kept in the manifest. ``progress`` hears each stage.
+    beside the denoiser, go with them, and so does what training showed them, in a ``range.json``. ``note`` is kept in the manifest.
+    ``progress`` hears each stage.
 
     Raises CheckpointError, TimestepError, ExportError, VerificationError, OutputError, or BundleError for a damaged
-    ``schedules.json``; then nothing is written.
+    ``schedules.json`` or ``range.json``; then nothing is written.
     """
     check_target(out, replace_existing=replace_existing)
     progress("reading checkpoints")
@@ -70,6 +74,7 @@ def export_bundle(
     graphs = proved_graphs(model, shape)
     checkpoints = {role: _origin(path) for role, path in (("denoiser", denoiser), ("context", context))}
     fitted, left_out = _fitted(Path(denoiser).with_name(SCHEDULES), checkpoints, len(model.alpha_bar))
+    trained_range = range_of_checkpoints(Path(denoiser).with_name(RANGE), {role: origin["sha256"] for role, origin in checkpoints.items()})
     progress("writing the bundle")
     manifest = Manifest(
         denoiser=model.denoiser_config,
@@ -98,6 +103,7 @@ def export_bundle(
         },
         process=process_of(model),
         fitted=fitted,
+        trained_range=None if isinstance(model, ReleasedDiffPose) else trained_range,
     )
     contents = {f"{role}.{kind}.onnx": (role, kind, graph.content) for (role, kind), graph in graphs.items()}
     bundle = save_bundle(out, manifest, contents, replace_existing=replace_existing)

@@ -7,13 +7,17 @@ Which of the two a module knows is asked of the module, not of its version numbe
 from __future__ import annotations
 
 import logging
+import shutil
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from diffpose_edge.atomic import atomic_file
 from diffpose_edge.engines import FLAVOURS
 from diffpose_edge.errors import DiffPoseEdgeError, EngineError, ExportError
 from diffpose_edge.extras import require
@@ -102,12 +106,26 @@ def built_plan(
         start = time.perf_counter()
         with polygraphy.logger.G_LOGGER.verbosity(polygraphy.logger.G_LOGGER.CRITICAL + 1):
             config = _config(trt, polygraphy, options, () if typed else _flags_for(precision), progress)
-            save = None if options.timing_cache is None else str(options.timing_cache)
             try:
-                plan = polygraphy.backend.trt.engine_bytes_from_network((builder, network, parser), config, save_timing_cache=save)
+                with _timing_cache(options.timing_cache) as save:
+                    plan = polygraphy.backend.trt.engine_bytes_from_network((builder, network, parser), config, save_timing_cache=save)
             except polygraphy.exception.PolygraphyException as err:
                 raise ExportError(_refusal(trt, flavour, name, told.bad or [str(err)])) from None
         return BuiltPlan(bytes(memoryview(plan)), time.perf_counter() - start, tuple(told.bad), told.listing)
+
+
+@contextmanager
+def _timing_cache(path: Path | None) -> Iterator[str | None]:
+    """Yield where polygraphy may put measured tactics: it writes over what is there, and leaves a lock file. Then put them in place."""
+    if path is None:
+        yield None
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        written = Path(folder, path.name)
+        yield str(written)
+        if written.is_file():
+            with atomic_file(path) as temporary:
+                shutil.copyfile(written, temporary)
 
 
 def tensorrt_and_polygraphy(flavour: str) -> tuple[Any, Any]:

@@ -15,6 +15,7 @@ from onnx import TensorProto as T
 
 from diffpose_edge.export.lint_load import external_place, is_external
 from diffpose_edge.export.lint_types import constant_tensor, output_types
+from diffpose_edge.reading import open_file
 
 Array = npt.NDArray[Any]
 
@@ -146,7 +147,7 @@ class Graph:
                 file, offset, length = external_place(tensor, self.folder)
                 if length > MAX_CONSTANT_BYTES:
                     return None
-                with open(file, "rb") as stream:
+                with open_file(file, file.stat().st_size, inside=self.folder) as stream:
                     stream.seek(offset)
                     inside = onnx.TensorProto(data_type=tensor.data_type, dims=tensor.dims, raw_data=stream.read(length))
                 return np.asarray(onnx.numpy_helper.to_array(inside))

@@ -10,6 +10,7 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped] # its stubs are a package of their own
 
 from diffpose_edge.errors import LintError
+from diffpose_edge.reading import read_file
 
 # A protobuf message cannot be larger; what would be must keep its weights in a file beside it.
 MAX_BYTES = 2**31 - 1
@@ -27,7 +28,7 @@ def read_model(path: str | Path) -> onnx.ModelProto:
             raise LintError(f"expected an ONNX file, but {path} is {'a folder' if path.is_dir() else 'no regular file'}")
         if size > MAX_BYTES:
             raise LintError(f"{path} has {size} bytes, an ONNX file at most {MAX_BYTES}: save it with its weights as external data")
-        content = path.read_bytes()
+        content = read_file(path, MAX_BYTES)
     except FileNotFoundError:
         raise LintError(f"expected an ONNX file, but {path} does not exist") from None
     except (OSError, ValueError) as err:  # no permission, a name too long, a null character
@@ -71,6 +72,8 @@ def external_place(tensor: onnx.TensorProto, folder: Path) -> tuple[Path, int, i
         offset, length = int(entries.get("offset") or 0), int(entries.get("length") or 0)
         if not location or os.path.isabs(location) or not file.resolve().is_relative_to(folder.resolve()):
             raise LintError(f"the weights {tensor.name!r} are kept in {location!r}, which is not inside {folder}; refused")
+        if not file.is_file() and file.exists():
+            raise LintError(f"the weights {tensor.name!r} are kept in {location!r}, which is a folder, a pipe or a device; refused")
         size = file.stat().st_size
     except FileNotFoundError:
         raise LintError(f"the weights {tensor.name!r} are kept in {file}, which does not exist: copy it too") from None

@@ -23,6 +23,7 @@ from diffpose_edge.extras import require
 from diffpose_edge.keypoints import Keypoints
 from diffpose_edge.manifest import FOR_CPU, GRAPHS
 from diffpose_edge.runtime import PoseRuntime
+from diffpose_edge.runtime.last_finite import AS_IT_IS
 from diffpose_edge.runtime.onnxruntime_backend import OnnxRuntimeBackend
 from diffpose_edge.tolerances import FP16_LAYER_REL, INT8_LAYER_REL, lower_pose_budget_mm
 
@@ -90,7 +91,7 @@ def verify_precision(
         layers += compare_layers(role, bundle.read(role), bundle.read(role, precision), taps, feeds[role], budget)
     progress(f"{precision}: {len(timesteps)} steps on {len(clip)} frames")
     graphs = {role: with_fp16_rounding(bundle.read(role, precision)) for role in GRAPHS}
-    with PoseRuntime(bundle, OnnxRuntimeBackend(bundle.manifest, graphs)) as runtime:
+    with PoseRuntime(bundle, OnnxRuntimeBackend(bundle.manifest, graphs), non_finite=AS_IT_IS) as runtime:
         estimates = list(runtime.estimate_clip(clip, seed, timesteps=timesteps, trace=True))
     joints = np.concatenate([e.joints for e in estimates])
     trajectory = np.concatenate([e.trajectory for e in estimates if e.trajectory is not None], axis=1)

@@ -11,10 +11,11 @@ tell. What a conditioned denoiser was trained with (schedule, start, what it pre
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator, Mapping
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,16 +23,22 @@ from torch import Tensor, nn
 from diffpose_edge.atomic import atomic_file
 from diffpose_edge.config import GraphNetworkConfig, VideoConfig
 from diffpose_edge.distribution import START_CHANNELS
-from diffpose_edge.errors import CheckpointError
+from diffpose_edge.errors import CheckpointError, told_by
 from diffpose_edge.person import CHANNELS
+from diffpose_edge.reading import open_file
 from diffpose_edge.reference.graph_networks import Denoiser, FrameEncoder
 from diffpose_edge.reference.mixste import MixSTE
 
 StateDict = dict[str, Tensor]
+Network = TypeVar("Network", bound=nn.Module)
 
+# A hundred times the released ones with their optimisers.
+MOST_BYTES = 4 << 30
 # What goes into the networks for each joint, of which there are two kinds of encoders, and what comes out.
 DENOISER = ((5,), 5)
 FRAME_ENCODER = ((2, CHANNELS), 3)
+# Of a layer of any of these networks, at the least.
+LEAST_TENSORS = 8
 
 
 def state_dict_from_file(path: str | Path) -> StateDict:
@@ -42,27 +49,41 @@ def state_dict_from_file(path: str | Path) -> StateDict:
     """
     path = Path(path)
     try:
+        check_stored(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"no checkpoint at {path}; check the path") from None
     except IsADirectoryError:
         raise CheckpointError(f"expected a checkpoint file, got the folder {path}") from None
+    except CheckpointError:
+        raise
     except pickle.UnpicklingError as err:
         raise CheckpointError(
             f"{path} is not a checkpoint of plain tensors (it is damaged, another kind of file, or asks to run code, "
-            f"which is refused). Save its state dict with torch.save and use that. PyTorch says: {_first_line(err)}"
+            f"which is refused). Save its state dict with torch.save and use that. PyTorch says: {told_by(err)}"
         ) from None
     except Exception as err:
         # On bytes that are no checkpoint PyTorch's reader fails in whatever way they lead it to: IndexError, struct.error, …
         raise CheckpointError(
             f"{path} cannot be read as a PyTorch checkpoint (size {_size(path)} bytes): is the download complete? "
-            f"PyTorch says: {_first_line(err)}"
+            f"PyTorch says: {told_by(err)}"
         ) from err
     return _weights_of(content, path)
 
 
-def _first_line(err: Exception) -> str:
-    return (str(err).strip().splitlines() or [type(err).__name__])[0][:200]
+def check_stored(path: Path) -> None:
+    """Raise CheckpointError for a file that would take more memory than it has bytes: PyTorch packs nothing, and unpacks what is packed.
+
+    Raises OSError for what is no file, or larger than ``MOST_BYTES``.
+    """
+    with open_file(path, MOST_BYTES) as file:
+        if not zipfile.is_zipfile(file):  # the form of PyTorch before 1.6
+            return
+        size = file.seek(0, 2)
+        with zipfile.ZipFile(file) as archive:
+            unpacked = sum(info.file_size for info in archive.infolist())
+    if unpacked > size:
+        raise CheckpointError(f"{path} has {size} bytes and would unpack to {unpacked}: PyTorch packs nothing; refused")
 
 
 def _size(path: Path) -> int:
@@ -90,6 +111,12 @@ def _weights_of(content: Any, path: Path) -> StateDict:
         raise CheckpointError(
             f"{path} holds tensors that are sparse, quantised or without values: {', '.join(odd[:5])}; expected plain ones"
         )
+    claimed = sum(v.numel() * v.element_size() for v in found.values())
+    if claimed > _size(path):
+        raise CheckpointError(
+            f"{path} has {_size(path)} bytes, and its tensors claim {claimed}: some repeat their values, as expanded ones do; "
+            f"expected plain ones"
+        )
     weights = {str(k).removeprefix("module."): v for k, v in found.items()}
     if len(weights) < len(found):
         twice = [str(k) for k in found if f"module.{k}" in found]
@@ -106,8 +133,16 @@ def _require(weights: Mapping[str, Tensor], keys: tuple[str, ...], path: Path, w
         )
 
 
-def _count(weights: Mapping[str, Tensor], prefix: str) -> int:
-    return len({k.split(".")[1] for k in weights if k.startswith(prefix + ".")})
+def layers_of(weights: Mapping[str, Tensor], prefix: str) -> int:
+    """Return how many numbered parts ``prefix.0``, ``prefix.1``, … the weights are of.
+
+    Raises CheckpointError where most of their tensors are missing: a network takes time and memory to make, and a few bytes name hundreds
+    of layers.
+    """
+    count = len({k.split(".")[1] for k in weights if k.startswith(prefix + ".")})
+    if len(weights) < LEAST_TENSORS * count:
+        raise CheckpointError(f"it names {count} layers and has {len(weights)} tensors: most of them are missing. Is the file complete?")
+    return count
 
 
 @contextmanager
@@ -134,7 +169,7 @@ def graph_config_of(weights: Mapping[str, Tensor], heads: int, ends: tuple[tuple
         )
     sizes = {"condition": _condition_of(weights, path)} if ends == DENOISER else {"channels": int(first[2])}
     with _about(path):
-        return GraphNetworkConfig(hidden=int(first[3]), layers=_count(weights, "gconv_layers"), heads=heads, **sizes)
+        return GraphNetworkConfig(hidden=int(first[3]), layers=layers_of(weights, "gconv_layers"), heads=heads, **sizes)
 
 
 def _condition_of(weights: Mapping[str, Tensor], path: Path) -> int:
@@ -162,7 +197,7 @@ def video_config_of(weights: Mapping[str, Tensor], heads: int, mirror_average: b
     if channels not in FRAME_ENCODER[0]:
         raise CheckpointError(f"{path}: expected {embedding} (C, 2 or {CHANNELS}), got {tuple(weights[embedding].shape)}")
     with _about(path):
-        return VideoConfig(int(shape[1]), int(shape[2]), _count(weights, "STEblocks"), heads, mirror_average, channels)
+        return VideoConfig(int(shape[1]), int(shape[2]), layers_of(weights, "STEblocks"), heads, mirror_average, channels)
 
 
 def is_video(weights: Mapping[str, Tensor]) -> bool:
@@ -202,22 +237,28 @@ def load_strictly(network: nn.Module, weights: Mapping[str, Tensor], path: Path)
     network.eval().requires_grad_(False)
 
 
+def _filled(make: Callable[[], Network], weights: Mapping[str, Tensor], path: Path) -> Network:
+    """Return the network with these weights. Its memory is taken only if the weights have its shapes: names alone can ask for any depth."""
+    with torch.device("meta"):
+        planned = make()
+    check_fit(planned, weights, path)
+    network = make()
+    load_strictly(network, weights, path)
+    return network
+
+
 def denoiser_from_file(path: str | Path, heads: int = 4) -> Denoiser:
     """Load a denoiser; width, depth and whether it is conditioned come from the tensors. Raises CheckpointError."""
     weights = state_dict_from_file(path)
     config = graph_config_of(weights, heads, DENOISER, Path(path))
-    network = Denoiser(config.hidden, config.layers, config.heads, condition=config.condition)
-    load_strictly(network, weights, Path(path))
-    return network
+    return _filled(lambda: Denoiser(config.hidden, config.layers, config.heads, condition=config.condition), weights, Path(path))
 
 
 def frame_encoder_from_file(path: str | Path, heads: int = 4) -> FrameEncoder:
     """Load a frame context encoder; width, depth and channels come from the tensors. Raises CheckpointError."""
     weights = state_dict_from_file(path)
     config = graph_config_of(weights, heads, FRAME_ENCODER, Path(path))
-    network = FrameEncoder(config.hidden, config.layers, config.heads, config.channels)
-    load_strictly(network, weights, Path(path))
-    return network
+    return _filled(lambda: FrameEncoder(config.hidden, config.layers, config.heads, config.channels), weights, Path(path))
 
 
 def mixste_from_file(path: str | Path, heads: int = 8) -> MixSTE:
@@ -225,9 +266,7 @@ def mixste_from_file(path: str | Path, heads: int = 8) -> MixSTE:
     weights = state_dict_from_file(path)
     config = video_config_of(weights, heads, True, Path(path))
     mlp_width = weights["STEblocks.0.mlp.fc1.weight"].shape[0]
-    network = MixSTE(config.frames, config.width, config.depth, config.heads, mlp_width, config.channels)
-    load_strictly(network, weights, Path(path))
-    return network
+    return _filled(lambda: MixSTE(config.frames, config.width, config.depth, config.heads, mlp_width, config.channels), weights, Path(path))
 
 
 def save_released(network: Denoiser | FrameEncoder | MixSTE, path: str | Path) -> None:

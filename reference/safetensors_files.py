@@ -7,6 +7,7 @@ The metadata's ``diffpose-edge`` entry is JSON: ``network`` ("denoiser", "frame 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,17 @@ from torch import Tensor
 
 from diffpose_edge.atomic import atomic_file
 from diffpose_edge.config import MAX_WIDTH, CausalConfig, GraphNetworkConfig, VideoConfig
-from diffpose_edge.errors import CheckpointError
+from diffpose_edge.errors import CheckpointError, told_by
 from diffpose_edge.extras import require
+from diffpose_edge.plain_json import json_of
+from diffpose_edge.reading import open_file
 from diffpose_edge.reference.causal_mixste import CausalMixSTE
-from diffpose_edge.reference.checkpoints import check_fit, load_strictly
+from diffpose_edge.reference.checkpoints import MOST_BYTES, check_fit, layers_of, load_strictly
 from diffpose_edge.reference.graph_networks import Denoiser, FrameEncoder
 from diffpose_edge.reference.mixste import MixSTE
 
 ENTRY = "diffpose-edge"
+MOST_LAYERS_MORE = 8
 Network = Denoiser | FrameEncoder | MixSTE | CausalMixSTE
 _KINDS: dict[str, type[Network]] = {
     "denoiser": Denoiser,
@@ -73,15 +77,17 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any
     from safetensors import safe_open
 
     try:
+        # Looked at first: to open a pipe waits. The reader holds what the header says against the file's size itself.
+        open_file(path, MOST_BYTES).close()
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except FileNotFoundError:
         raise CheckpointError(f"no checkpoint at {path}; check the path") from None
     except Exception as err:  # the reader's own error type is not a public name
-        raise CheckpointError(f"{path} cannot be read as a safetensors file: {str(err)[:200]}") from err
+        raise CheckpointError(f"{path} cannot be read as a safetensors file: {told_by(err)}") from err
     try:
-        record = json.loads(metadata[ENTRY])
+        record = json_of(metadata[ENTRY])
     except (KeyError, ValueError):
         raise CheckpointError(
             f"{path} carries no '{ENTRY}' record, so what network it holds is not known; expected a file written by diffpose-edge train"
@@ -99,15 +105,30 @@ def load_trained(path: str | Path) -> TrainedFile:
         raise CheckpointError(f"{path}: expected a network out of {', '.join(_KINDS)} with its config, got {kind!r}")
     try:
         _check_config(kind, config)
+        _check_depth(config, weights)
         # Without memory at first: what a config asks for is taken only if the weights have its shapes.
         with torch.device("meta"):
             planned = _KINDS[kind](**config)
-    except (TypeError, CheckpointError) as err:
+    except TypeError as err:
+        names = ", ".join(re.findall(r"'(\w{1,40})'", str(err)))
+        raise CheckpointError(f"{path}: its config {config} does not make a {kind}: {names} is missing, or not a size of one") from None
+    except CheckpointError as err:
         raise CheckpointError(f"{path}: its config {config} does not make a {kind}: {err}") from None
     check_fit(planned, weights, Path(path))
     network = _KINDS[kind](**config)
     load_strictly(network, weights, Path(path))
     return TrainedFile(network, record)
+
+
+def _check_depth(config: dict[str, Any], weights: dict[str, Tensor]) -> None:
+    """Raise CheckpointError for far more layers than there are weights of: even without memory, hundreds of them take seconds to make.
+
+    A few too many or too few :func:`check_fit` tells with their names.
+    """
+    name, blocks = ("layers", "gconv_layers") if "layers" in config else ("depth", "STEblocks")
+    found = layers_of(weights, blocks)
+    if config[name] > found + MOST_LAYERS_MORE:
+        raise CheckpointError(f"it says {name} = {config[name]}, and there are the weights of {found}")
 
 
 def _check_config(kind: str, config: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diffpose_edge.config import CausalConfig, ContextConfig, GraphNetworkConfig, VideoConfig
+from diffpose_edge.config import MAX_T, CausalConfig, ContextConfig, GraphNetworkConfig, VideoConfig
 from diffpose_edge.distribution import StartSpread, spread_from_record
 from diffpose_edge.errors import BundleError, CheckpointError
 from diffpose_edge.person import CHANNELS
@@ -114,12 +114,18 @@ def load_conditioned(denoiser: str | Path, context: str | Path) -> ConditionedDi
     try:
         alpha_bar = np.array(step.record["alpha_bar"], np.float64)
         prediction, spread = step.record["prediction"], spread_from_record(step.record["start"])
-    except (KeyError, TypeError, ValueError, BundleError) as err:
+    except (KeyError, TypeError, ValueError, OverflowError, BundleError) as err:
+        why = err if isinstance(err, BundleError) else "its alpha_bar, what it predicts or its start is missing, or is no such thing"
         raise CheckpointError(
-            f"{denoiser} does not say what it was trained for ({err}); expected a file written by diffpose-edge train"
+            f"{denoiser} does not say what it was trained for ({why}); expected a file written by diffpose-edge train"
         ) from None
-    if alpha_bar.ndim != 1 or not len(alpha_bar) or not ((alpha_bar > 0) & (alpha_bar <= 1)).all() or (np.diff(alpha_bar) > 0).any():
-        raise CheckpointError(f"{denoiser}: its alpha_bar is not a decreasing table within (0, 1]")
+    if (
+        alpha_bar.ndim != 1
+        or not 1 <= len(alpha_bar) <= MAX_T
+        or not ((alpha_bar > 0) & (alpha_bar <= 1)).all()
+        or (np.diff(alpha_bar) > 0).any()
+    ):
+        raise CheckpointError(f"{denoiser}: its alpha_bar is not a decreasing table within (0, 1], of up to {MAX_T} values")
     if prediction not in ("eps", "v"):
-        raise CheckpointError(f"{denoiser}: expected it to predict 'eps' or 'v', got {prediction!r}")
+        raise CheckpointError(f"{denoiser}: expected it to predict 'eps' or 'v', got {str(prediction)[:40]!r}")
     return ConditionedDiffPose(step.network, encoder.network, alpha_bar, prediction, spread)

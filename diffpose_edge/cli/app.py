@@ -25,12 +25,14 @@ from diffpose_edge.cli import (
     search_steps,
     sensitivity,
     serve_dds,
+    sign,
     time,
     train,
     verify,
     video,
     view,
 )
+from diffpose_edge.cli.logs import LogOutput
 
 app = typer.Typer(
     name="diffpose-edge",
@@ -53,9 +55,15 @@ def _version(show: bool) -> None:
 
 @app.callback()
 def _options(
+    ctx: typer.Context,
     version: bool = typer.Option(False, "--version", help="Print the version and exit.", callback=_version, is_eager=True),
+    log_format: str = typer.Option("text", envvar="DIFFPOSE_LOG_FORMAT", help="Log records to standard error: text, or json lines."),
+    log_level: str | None = typer.Option(
+        None, envvar="DIFFPOSE_LOG_LEVEL", help="debug, info, warning or error (default: as the command sees fit)."
+    ),
 ) -> None:
-    pass
+    if isinstance(ctx.obj, LogOutput):
+        ctx.obj.listen(log_format, log_level)
 
 
 app.command("export")(export.export)
@@ -76,6 +84,8 @@ app.command("time")(time.time)
 app.command("train")(train.train)
 app.command("inspect")(inspect.inspect)
 app.command("lint")(lint.lint)
+app.command("sign")(sign.sign)
+app.command("verify-signature")(sign.verify_signature)
 app.command("doctor")(doctor.doctor)
 app.command("demo")(demo.demo)
 app.command("convert")(convert.convert)

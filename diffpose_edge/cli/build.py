@@ -12,6 +12,7 @@ from rich.table import Table
 from diffpose_edge.bundle import load_bundle
 from diffpose_edge.cli.terminal import err, out, say
 from diffpose_edge.engines import checked_flavour, checked_precision
+from diffpose_edge.trust import trust_of_environment
 
 if TYPE_CHECKING:
     from diffpose_edge.engines import EngineRecord
@@ -45,7 +46,7 @@ def build(
     checked_precision(precision)
     if flavour is not None:
         checked_flavour(flavour)
-    loaded = load_bundle(bundle)
+    loaded = load_bundle(bundle, trust_of_environment())
     chosen = flavour or default_flavour()
     options = BuildOptions(workspace, optimisation_level, version_compatible, hardware_compatible)
     with Progress(

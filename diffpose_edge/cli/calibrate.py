@@ -9,10 +9,11 @@ import typer
 from rich.table import Table
 
 from diffpose_edge.bundle import Bundle, load_bundle
-from diffpose_edge.cli.terminal import counting, out, parsed_timesteps, say
+from diffpose_edge.cli.terminal import counting, out, parsed_timesteps, say, telling
 from diffpose_edge.clips import calibration_keypoints
 from diffpose_edge.errors import CalibrationError
 from diffpose_edge.keypoints import Keypoints, load_keypoints
+from diffpose_edge.reading import read_file
 from diffpose_edge.schedule import checked_timesteps
 
 if TYPE_CHECKING:
@@ -61,7 +62,8 @@ def calibrate(
             schedules = tuple(checked_timesteps(parsed_timesteps(text) or (), loaded.manifest.T) for text in timesteps)
         with counting("recording: denoiser steps", steps_to_walk(loaded, clip, schedules, frames or FRAMES)) as done:
             scales = calibrated(loaded, clip, schedules=schedules, method=method, smooth=smooth, frames=frames, progress=done)
-    altered = apply_calibration(loaded, scales)
+    with telling():
+        altered = apply_calibration(loaded, scales)
     print_precisions(altered, frames_to_use(clip, loaded.manifest.stretch, TRIED))
     say(f"wrote {bundle}: prove it with diffpose-edge verify, see what each layer costs with diffpose-edge sensitivity")
 
@@ -71,12 +73,9 @@ def read_calibration(path: Path) -> Calibration:
     from diffpose_edge.calibration.scales_file import calibration_from_json
 
     try:
-        with open(path, "rb") as file:
-            content = file.read(MOST_FILE_BYTES + 1)
+        content = read_file(path, MOST_FILE_BYTES)
     except OSError as err:
         raise CalibrationError(f"{path} cannot be read: {err.strerror}") from None
-    if len(content) > MOST_FILE_BYTES:
-        raise CalibrationError(f"{path} is larger than {MOST_FILE_BYTES} bytes; refused")
     return calibration_from_json(content.decode("utf-8", errors="replace"))
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from diffpose_edge.cli.terminal import err, parsed_timesteps, say, stages
+from diffpose_edge.bundle_writing import OF_MACHINES
+from diffpose_edge.cli.terminal import err, parsed_timesteps, say, stages, telling
 
 
 def export(
@@ -36,7 +38,8 @@ def export(
     from diffpose_edge.export import export_bundle
 
     steps = parsed_timesteps(timesteps)
-    with stages("export", 3) as stage:
+    dropped = [name for name in OF_MACHINES if os.path.isdir(out_path / name)]
+    with telling(), stages("export", 3) as stage:
         report = export_bundle(
             denoiser,
             context,
@@ -52,6 +55,8 @@ def export(
         )
     for warning in report.warnings:
         err.print(f"exporter warning: {warning}", markup=False)
+    if dropped:
+        say(f"{' and '.join(dropped)} of the older bundle went with it: make them again, with diffpose-edge build and time")
     worst = max(report.comparisons, key=lambda c: c.relative)
     say(
         f"wrote {out_path}: {len(report.comparisons)} layer outputs and results agree with PyTorch; "

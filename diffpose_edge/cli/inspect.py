@@ -14,6 +14,7 @@ from diffpose_edge.cli.terminal import out
 from diffpose_edge.config import CausalConfig, VideoConfig
 from diffpose_edge.machine import this_machine
 from diffpose_edge.manifest import GRAPHS
+from diffpose_edge.signature_file import is_signed
 from diffpose_edge.timings import timings_here
 
 
@@ -45,6 +46,8 @@ def inspect(bundle: Annotated[Path, typer.Argument(help="A bundle made by export
         table.add_row(f"fitted: {len(schedule.timesteps)} steps", ", ".join(map(str, schedule.timesteps)))
     for name, entry in manifest.files.items():
         table.add_row(name, f"{entry.role}, {entry.precision}, {entry.bytes / 1e6:.2f} MB, sha256 {entry.sha256[:16]}… (checked)")
+    table.add_row("digest of all", loaded.digest)
+    table.add_row("signature", "there is one (check it with verify-signature)" if is_signed(loaded.path) else "none")
     provenance = manifest.provenance
     table.add_row("made", str(provenance.get("created", "unknown")))
     if provenance.get("note"):

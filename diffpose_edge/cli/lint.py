@@ -77,5 +77,5 @@ def _print_table(title: str, findings: Sequence[Finding], everything: bool) -> N
         more = f" (and {places - 1} more)" if places > 1 else ""
         severity = f"[{_COLOURS[first.severity]}]{first.severity}[/]"
         what = f"{escape(first.reason)}{more}\n[dim]{escape(first.remedy)}[/]"
-        table.add_row(severity, first.rule, targets, escape(first.node), first.op, escape(first.tensor), what)
+        table.add_row(severity, first.rule, targets, escape(first.node), escape(first.op), escape(first.tensor), what)
     out.print(table)

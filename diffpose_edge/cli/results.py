@@ -10,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     from diffpose_edge.runtime.estimate import PoseEstimate
 
-RESULTS = ("joints", "context", "samples", "covariance", "observed")
+RESULTS = ("joints", "context", "samples", "covariance", "observed", "out_of_range", "non_finite")
 
 
 def results_of(estimates: Sequence[PoseEstimate]) -> dict[str, Any]:

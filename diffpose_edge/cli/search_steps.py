@@ -10,8 +10,9 @@ import typer
 from rich.table import Table
 
 from diffpose_edge.atomic import atomic_file, check_file_place
-from diffpose_edge.bundle import load_bundle, record_fitted
-from diffpose_edge.cli.terminal import counting, out, say
+from diffpose_edge.bundle import load_bundle
+from diffpose_edge.bundle_writing import record_fitted
+from diffpose_edge.cli.terminal import counting, out, say, telling
 from diffpose_edge.clips import calibration_keypoints, held_out_path
 from diffpose_edge.errors import BundleError
 from diffpose_edge.evaluation import load_evaluation
@@ -61,7 +62,8 @@ def search_steps(
         with counting(f"K = {K}: schedules tried", 12 * K) as done:
             found.append(searched_schedule(trial, held, K, done))
         # At once: a search for many steps takes long, and what was found before it is whole without it.
-        loaded = record_fitted(loaded, found[-1:])
+        with telling():
+            loaded = record_fitted(loaded, found[-1:])
     print_schedules(found)
     say(f"wrote {bundle}: diffpose-edge run --steps K takes what was found for K")
     if save is not None:

@@ -13,7 +13,8 @@ import typer
 from rich.table import Table
 
 from diffpose_edge.atomic import atomic_file, check_file_place
-from diffpose_edge.bundle import Bundle, check_target, load_bundle
+from diffpose_edge.bundle import Bundle, load_bundle
+from diffpose_edge.bundle_writing import check_target
 from diffpose_edge.cli.terminal import counting, out, parsed_timesteps, say
 from diffpose_edge.clips import calibration_keypoints
 from diffpose_edge.errors import CalibrationError, DiffPoseEdgeError, OutputError

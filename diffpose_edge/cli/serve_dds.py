@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from diffpose_edge.cli.metrics import LOOPBACK, MetricsAddress, MetricsPort, metrics_at
 from diffpose_edge.cli.terminal import parsed_size, say, telling
 
 
@@ -40,7 +41,12 @@ def serve_dds(
     seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
     precision: Annotated[str, typer.Option(help="fp32, fp16 or int8.")] = "fp32",
     threads: Annotated[int | None, typer.Option(help="Cores to use (default: all).")] = None,
+    non_finite: Annotated[
+        str, typer.Option(help="What a result that is no number does: 'raise' an error, or 'last': the last finite state's pose.")
+    ] = "raise",
     backend: Annotated[str, typer.Option(help="onnxruntime, tensorrt, onnxruntime-cuda or auto.")] = "onnxruntime",
+    metrics_port: MetricsPort = None,
+    metrics_address: MetricsAddress = LOOPBACK,
     foxglove: Annotated[int | None, typer.Option(metavar="PORT", help="Show the bodies in Foxglove, too, at this port.")] = None,
 ) -> None:
     """Answer keypoints with poses over DDS, as a ROS 2 node would, without ROS. Ends at SIGTERM or Ctrl+C.
@@ -64,7 +70,7 @@ def serve_dds(
             view = opened.enter_context(FoxgloveView(foxglove))
             say(f"showing: open ws://127.0.0.1:{view.port} in Foxglove")
             shown = view.show
-        runtime = opened.enter_context(PoseRuntime.load(bundle, backend, precision=precision, threads=threads))
+        runtime = opened.enter_context(PoseRuntime.load(bundle, backend, precision=precision, threads=threads, non_finite=non_finite))
         images = ImageBodies(runtime, people=people, seed=seed, steps=steps)
         opened.callback(images.close)
         bridge = opened.enter_context(
@@ -83,6 +89,7 @@ def serve_dds(
                 shown=shown,
             )
         )
+        opened.enter_context(metrics_at(metrics_port, metrics_address, {"runtime": runtime, "dds": bridge}))
         say(f"serving in DDS domain {domain}: {keypoints_topic} → {poses_topic}")
         counts = bridge.run(stop.is_set)
     say(f"served {counts}")

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.segment import Segment
 
 from diffpose_edge.errors import KeypointError, TimestepError
+from diffpose_edge.plain_text import plain
 
-out = Console(highlight=False)
+
+class PlainConsole(Console):
+    """A console on which text cannot lead the terminal: names out of files and messages are printed, and whoever made them chose them."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(plain(segment.text, "\N{REPLACEMENT CHARACTER}"), segment.style)
+
+
+out = PlainConsole(highlight=False)
 if not out.is_terminal:
     # A file or a pipe has no width: tables are written whole instead of being squeezed into 80 columns.
     out.width = 140
 # Progress goes to standard error, so that standard output can be piped.
-err = Console(stderr=True, highlight=False)
+err = PlainConsole(stderr=True, highlight=False)
 
 
 def say(text: str) -> None:
@@ -24,22 +35,25 @@ def say(text: str) -> None:
     out.print(text, markup=False, soft_wrap=True)
 
 
-class _ToTerminal(logging.Handler):
+class ToTerminal(logging.Handler):
+    """Shows log records as lines of text, above a progress bar."""
+
     def emit(self, record: logging.LogRecord) -> None:
-        err.print(f"{record.levelname.lower()}: {record.getMessage()}", markup=False, soft_wrap=True)
+        text = f"{record.levelname.lower()}: {record.getMessage()}"
+        if record.exc_info:
+            text += "\n" + logging.Formatter().formatException(record.exc_info)
+        err.print(text, markup=False, soft_wrap=True)
 
 
 @contextmanager
 def telling() -> Iterator[None]:
-    """Print what the runtime logs meanwhile, from INFO on, to standard error: why it runs on the CPU, say."""
-    logger, handler = logging.getLogger("diffpose_edge"), _ToTerminal(logging.INFO)
+    """Show what the runtime logs meanwhile from INFO on, unless another level was asked for: why it runs on the CPU, say."""
+    logger = logging.getLogger("diffpose_edge")
     level = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
+    logger.setLevel(min(level or logging.WARNING, logging.INFO))
     try:
         yield
     finally:
-        logger.removeHandler(handler)
         logger.setLevel(level)
 
 

@@ -11,11 +11,13 @@ import typer
 from rich.table import Table
 
 from diffpose_edge.atomic import atomic_file, check_file_place
-from diffpose_edge.bundle import load_bundle, record_verification
-from diffpose_edge.cli.terminal import err, out, parsed_timesteps, stages
+from diffpose_edge.bundle import load_bundle
+from diffpose_edge.bundle_writing import record_verification
+from diffpose_edge.cli.terminal import err, out, parsed_timesteps, stages, telling
 from diffpose_edge.clips import street_walk
 from diffpose_edge.comparison import Comparison
 from diffpose_edge.keypoints import load_keypoints
+from diffpose_edge.signature_file import is_signed
 
 if TYPE_CHECKING:
     from diffpose_edge.export.precision_verification import PrecisionReport
@@ -30,7 +32,12 @@ def verify(
     ] = None,
     timesteps: Annotated[str | None, typer.Option(help="Timesteps, largest first (default: the bundle's).")] = None,
     json_path: Annotated[Path | None, typer.Option("--json", help="Write every comparison to this file.")] = None,
-    record: Annotated[bool, typer.Option(help="Keep the results in the bundle's manifest.")] = True,
+    record: Annotated[
+        bool | None,
+        typer.Option(
+            "--record/--no-record", help="Keep the results in the bundle's manifest (default: unless it is signed; a signature is removed)."
+        ),
+    ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Print every layer, not only the worst of each group.")] = False,
 ) -> None:
     """Compare a bundle, in every precision that it has, with PyTorch: every layer, every step, and the final pose in millimetres.
@@ -54,8 +61,11 @@ def verify(
         print_precisions(report.sections["pose"][0], report.precisions, report.timesteps)
     if everything:
         print_comparisons({f"{p.precision} against fp32": p.layers for p in report.precisions}, everything)
-    if record:
-        record_verification(loaded, "verify", report.as_record())
+    if record is None and is_signed(loaded.path):
+        err.print("note: the bundle is signed, and its manifest was left as it is; --record would put the results there, unsigned")
+    elif record is not False:
+        with telling():
+            record_verification(loaded, "verify", report.as_record())
     verdict = "[green]PASSED[/]" if report.passed else "[red]FAILED[/]"
     out.print(f"{verdict}: {report.frames} frames, timesteps {','.join(map(str, report.timesteps))}", soft_wrap=True)
     if json_path is not None:

@@ -7,13 +7,15 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from diffpose_edge.detector.mediapipe_detector import MediaPipeDetector
 from diffpose_edge.errors import DetectorError
+from diffpose_edge.exchange import rename_to_new
 from diffpose_edge.extras import require
+from diffpose_edge.temporaries import Temporary, remove_ownerless
 
 REQUIREMENTS = Path(__file__).with_name("requirements.txt")
 
@@ -59,8 +61,8 @@ def make_environment(requirements: Path = REQUIREMENTS, stage: Callable[[str], N
     version, python = _usable_python()
     place = _place(version, requirements)
     place.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=place.parent))
-    try:
+    remove_ownerless(place.parent)
+    with Temporary(place, folder=True) as partial:
         stage("making a Python environment")
         _run([python, "-m", "venv", str(partial)], "its environment cannot be made")
         stage("installing MediaPipe")
@@ -70,10 +72,8 @@ def make_environment(requirements: Path = REQUIREMENTS, stage: Callable[[str], N
         stage("starting it")
         with MediaPipeDetector(_python_in(partial)):
             pass
-        if not place.exists():  # or another process has been quicker
-            partial.rename(place)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        with suppress(FileExistsError):  # another process has been quicker
+            rename_to_new(partial, place)
     return _python_in(place)
 
 

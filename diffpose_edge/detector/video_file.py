@@ -20,6 +20,8 @@ from diffpose_edge.extras import require
 CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,ogg,asf,gif,h264,hevc,mjpeg"
 OPTIONS = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
 
+# 8K video has half as many; a file of a few bytes can claim 65535 x 65535, and pixels that are thousands of times as wide as high.
+MOST_PIXELS = 1 << 26
 # For a video that does not tell its frame rate.
 USUAL_FPS = 30.0
 
@@ -53,21 +55,27 @@ class VideoFile:
         if not self._container.streams.video:
             self._container.close()
             raise VideoError(f"{path} has no pictures in it: expected a video")
+        self._closed = False
         self._stream = self._container.streams.video[0]
+        # FFmpeg takes no memory for larger pictures: the decoder refuses them.
+        self._stream.codec_context.options = {"max_pixels": str(MOST_PIXELS)}
         rate = self._stream.average_rate or self._stream.guessed_rate
         self.fps = float(rate) if rate else USUAL_FPS
         self.frame_count: int | None = self._stream.frames or None
 
     def frames(self, *, skip_damaged: bool = False) -> Iterator[VideoFrame]:
-        """Yield every frame, in order; once. Raises VideoError where the video is damaged, or with ``skip_damaged`` leaves that out.
+        """Yield every frame, in order; once. Raises VideoError where the video is damaged, or with ``skip_damaged`` leaves that out, and
+        where it was closed.
 
         The picture is turned as the file asks (a telephone's), and stretched where its pixels are not square.
         """
         import av
 
         number, begin, last = 0, None, -np.inf
-        packets = self._container.demux(self._stream)
+        packets = iter(()) if self._closed else self._container.demux(self._stream)
         while True:
+            if self._closed:
+                raise VideoError(f"{self.path} was closed; open it again")
             try:
                 packet = next(packets, None)
                 if packet is None:
@@ -94,7 +102,10 @@ class VideoFile:
 
     def _picture(self, frame: Any) -> NDArray[np.uint8]:
         aspect = self._stream.sample_aspect_ratio or Fraction(1)
-        image: NDArray[np.uint8] = frame.to_ndarray(format="rgb24", width=round(frame.width * aspect), height=frame.height)
+        width = round(frame.width * aspect)
+        if not 0 < width * frame.height <= MOST_PIXELS:
+            raise VideoError(f"{self.path} shows pictures of {width} x {frame.height} pixels; up to {MOST_PIXELS} are taken")
+        image: NDArray[np.uint8] = frame.to_ndarray(format="rgb24", width=width, height=frame.height)
         # PyAV tells by how many degrees to turn it counter-clockwise, as rot90 does.
         turns = round(frame.rotation / 90) % 4
         return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
@@ -104,7 +115,8 @@ class VideoFile:
         return VideoError(f"{self.path} is damaged {good}: {why}. --skip-damaged (skip_damaged=True) leaves the damaged frames out")
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file; a second call does nothing."""
+        self._closed = True
         self._container.close()
 
     def __enter__(self) -> VideoFile:

@@ -154,7 +154,7 @@ def _hierarchy(lines: list[str], path: Path) -> tuple[tuple[Node, ...], int]:
                 if words[0] != "End" and (not name or name in [node.name for node in nodes]):
                     raise PoseFileError(f"{where}: expected a joint's name that no other has, got {name[:40]!r}")
                 nodes.append(Node(name, open_nodes[-1] if open_nodes else -1, (0.0, 0.0, 0.0), ()))
-            case "{":
+            case "{" if nodes:
                 open_nodes.append(len(nodes) - 1)
             case "}" if open_nodes:
                 open_nodes.pop()

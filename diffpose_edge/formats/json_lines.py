@@ -2,7 +2,8 @@
 
 Header: ``{"format": "diffpose-edge poses", "version": 1, "fps": 30.0, "person": null, "joints": [17 names], "unit": "m", "axes": …}``.
 Frame: ``{"frame": 0, "time": 0.0, "joints": [[x, y, z], …] or null, "root": [x, y, z], "covariance": [[xx, xy, xz, yy, yz, zz], …],
-"observed": [true, …]}``; the last three only where they are known. Units and axes are those of :class:`PoseSequence`.
+"observed": [true, …], "out_of_range": false, "non_finite": false}``; what comes after the joints only where it is known. Units and axes are
+those of :class:`PoseSequence`.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ from diffpose_edge.errors import KeypointError, PoseFileError
 from diffpose_edge.formats.json_text import number, numbers, part
 from diffpose_edge.formats.poses import PoseSequence
 from diffpose_edge.formats.text_file import lines_of, text_of
+from diffpose_edge.plain_json import json_of
 from diffpose_edge.skeleton import JOINTS, J
 
 FORMAT, VERSION = "diffpose-edge poses", 1
+FLAGS = ("out_of_range", "non_finite")
 # The six numbers of a symmetric matrix: its upper half, row by row.
 _UPPER = np.triu_indices(3)
 
@@ -41,7 +44,12 @@ def json_lines(poses: PoseSequence, name: str) -> Iterator[str]:
             line["covariance"] = _rounded(poses.covariance[i][:, _UPPER[0], _UPPER[1]]) if known else None
         if poses.observed is not None:
             line["observed"] = poses.observed[i].tolist()
-        yield json.dumps(line)
+        for name in FLAGS:
+            flags = getattr(poses, name)
+            if flags is not None:
+                line[name] = bool(flags[i])
+        # NaN and Infinity are no JSON: what has none of them has null.
+        yield json.dumps(line, allow_nan=False)
 
 
 def _rounded(array: NDArray[np.float32]) -> Any:
@@ -66,27 +74,27 @@ def read_json_lines(path: Path) -> PoseSequence:
     if not rows:
         raise PoseFileError(f"{path} has no frames")
     stacked: dict[str, Any] = {}
-    for name in ("root", "covariance", "observed"):
+    for name in ("root", "covariance", "observed", *FLAGS):
         have = [row[name] for row in rows if name in row]
         if have and len(have) < len(rows):
             raise PoseFileError(f"{path}: some frames have {name} and some have not; expected all or none")
         stacked[name] = np.stack(have) if have else None
     joints, frames = np.stack([row["joints"] for row in rows]), np.array([row["frame"] for row in rows], np.int64)
     person = None if header.get("person") is None else str(header["person"])
-    return PoseSequence(joints, rate, frames, stacked["root"], stacked["covariance"], stacked["observed"], person)
+    return PoseSequence(joints, rate, frames, person=person, **stacked)
 
 
 def _document(line: str, where: str) -> Any:
     try:
-        return json.loads(line)
-    except (ValueError, RecursionError) as err:
-        raise PoseFileError(f"{where} is not JSON: {str(err) or 'nested too deeply'}") from None
+        return json_of(line)
+    except ValueError as err:
+        raise PoseFileError(f"{where} is not JSON: {err}") from None
 
 
 def _row(line: Any, where: str) -> dict[str, Any]:
     row: dict[str, Any] = {"frame": part(line, "frame", int, where)}
     if abs(row["frame"]) >= 1 << 62:
-        raise PoseFileError(f"{where}: the frame's number is out of range")
+        raise PoseFileError(f"{where}: expected a frame's number of less than 62 bits")
     shapes = {"joints": (J, 3), "root": (3,), "covariance": (J, 6)}
     for name, shape in shapes.items():
         if name not in line and name != "joints":
@@ -105,4 +113,9 @@ def _row(line: Any, where: str) -> dict[str, Any]:
         if len(observed) != J or not all(isinstance(one, bool) for one in observed):
             raise PoseFileError(f"{where}.observed: expected {J} times true or false")
         row["observed"] = np.array(observed)
+    for name in FLAGS:
+        if name in line:
+            if not isinstance(line[name], bool):
+                raise PoseFileError(f"{where}.{name}: expected true or false")
+            row[name] = np.array(line[name])
     return row

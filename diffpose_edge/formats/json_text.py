@@ -5,6 +5,7 @@ The names of places read like code: ``poses.json[12].keypoints``.
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import sys
@@ -16,6 +17,8 @@ from numpy.typing import NDArray
 
 from diffpose_edge.errors import KeypointError
 from diffpose_edge.layouts import Layout
+from diffpose_edge.plain_json import json_of
+from diffpose_edge.reading import read_file
 
 # Ten minutes of three people with 136 keypoints each, at 30 frames a second, are 430 MB. In memory a document is some ten times as large.
 MOST_BYTES = 512 << 20
@@ -26,22 +29,18 @@ MOST_FRAME = 1 << 32
 def read_json(path: Path) -> Any:
     """Return the document in a file. Raises KeypointError when it is missing, too large (``MOST_BYTES``), not JSON, or too deep."""
     try:
-        size = path.stat().st_size
-        if size > MOST_BYTES:
-            raise KeypointError(f"{path} has {size >> 20} MB; files of up to {MOST_BYTES >> 20} MB are read. Split it by frames")
-        return json.loads(path.read_bytes().decode("utf-8-sig"))
+        return json_of(read_file(path, MOST_BYTES))
     except FileNotFoundError:
         raise KeypointError(f"no keypoint file at {path}; check the path") from None
     except OSError as err:
-        raise KeypointError(f"{path} cannot be read: {err.strerror or err}") from None
+        again = ". Split it by frames" if err.errno == errno.EFBIG else ""
+        raise KeypointError(f"{path} cannot be read: {err.strerror or err}{again}") from None
     except json.JSONDecodeError as err:
         cut = "; the file seems to be cut off" if err.pos >= len(err.doc.rstrip()) - 1 else ""
         raise KeypointError(f"{path} is not JSON: {err.msg} at line {err.lineno}, column {err.colno}{cut}") from None
     except UnicodeDecodeError as err:
         raise KeypointError(f"{path} is not text in UTF-8: {err.reason} at byte {err.start}") from None
-    except RecursionError:
-        raise KeypointError(f"{path} is nested too deeply for a file of keypoints") from None
-    except ValueError as err:  # a whole number of thousands of digits
+    except ValueError as err:  # nested too deeply, a whole number of thousands of digits, too much for the memory
         raise KeypointError(f"{path} cannot be read as JSON: {err}") from None
 
 

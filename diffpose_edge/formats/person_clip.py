@@ -141,7 +141,7 @@ def _keypoints(detections: Detections, points: NDArray[np.float64], size: tuple[
     if largest <= LEAST_PIXELS:
         raise KeypointError(f"{where}: all coordinates are within {largest:.3g}: expected pixels. Write the file without normalising them")
     if largest * 2 / size[0] > MOST_NORMALISED:
-        raise KeypointError(f"{where}: coordinates reach {largest:.5g} pixels; can that be in an image of {size[0]:g}x{size[1]:g}?")
+        raise KeypointError(f"{where}: coordinates reach {largest:.5g} pixels; expected those of an image of {size[0]:g}x{size[1]:g}")
     if detections.layout == H36M17:
         return checked_keypoints(normalise_pixels(points[..., :2], size), points[..., 2])
     return h36m17_from(detections.layout, points, size)

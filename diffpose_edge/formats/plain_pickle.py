@@ -16,6 +16,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from diffpose_edge.errors import told_by
+
 # Deeper than any published file; more entries than any has. A list that contains itself ends here.
 MOST_LEVELS, MOST_ENTRIES = 8, 100_000
 
@@ -102,7 +104,7 @@ def read_plain_pickle(data: bytes) -> Any:
     try:
         return _Plain().of(_Reader(data).load())
     except _DAMAGED as err:
-        raise pickle.UnpicklingError(f"it is damaged: {str(err) or type(err).__name__}") from None
+        raise pickle.UnpicklingError(f"it is damaged: {told_by(err)}") from None
 
 
 class _Plain:

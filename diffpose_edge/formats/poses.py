@@ -19,7 +19,8 @@ class PoseSequence:
 
     ``fps``: Hz, None where it is not known. ``frames`` (frames,): their numbers. ``root`` (frames, 3): metres, where the hip is in the
     camera's frame, None where nobody worked it out. ``covariance`` (frames, 17, 3, 3): square metres; ``observed`` (frames, 17): which
-    joints the detector saw; None where nobody tells. ``person``: who it is.
+    joints the detector saw; None where nobody tells. ``person``: who it is. ``out_of_range``, ``non_finite`` (frames,): what the runtime
+    said of the frame's pose (:class:`diffpose_edge.runtime.estimate.PoseEstimate`), None where nobody tells.
 
     Raises PoseFileError for other shapes, for no frames, and for poses that are finite in part.
     """
@@ -31,10 +32,13 @@ class PoseSequence:
     covariance: Array | None = None
     observed: NDArray[np.bool_] | None = None
     person: str | None = None
+    out_of_range: NDArray[np.bool_] | None = None
+    non_finite: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
         n = len(self.frames)
         shapes = {"joints": (n, J, 3), "frames": (n,), "root": (n, 3), "covariance": (n, J, 3, 3), "observed": (n, J)}
+        shapes |= {"out_of_range": (n,), "non_finite": (n,)}
         for name, shape in shapes.items():
             array = getattr(self, name)
             if array is not None and array.shape != shape:

@@ -29,4 +29,5 @@ def put_results(file: Path, results: Mapping[str, NDArray[Any]], clip: PersonCli
 def poses_of(results: Mapping[str, NDArray[Any]], clip: PersonClip) -> PoseSequence:
     """Return the poses of a clip's frames, in order, with their roots if they were worked out."""
     told = {"covariance": results["covariance"], "observed": results["observed"], "root": results.get("root")}
+    told |= {name: results.get(name) for name in ("out_of_range", "non_finite")}
     return PoseSequence(results["joints"], clip.fps, clip.frames, person=clip.person, **told)

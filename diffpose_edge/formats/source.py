@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from diffpose_edge.errors import KeypointError
 from diffpose_edge.formats.json_text import MOST_FRAME, read_json
-from diffpose_edge.keypoints import arrays_of, image_size_of, normalise_pixels
+from diffpose_edge.keypoints import UNREADABLE, arrays_of, image_size_of, normalise_pixels
+from diffpose_edge.npz_file import NpzFile, is_archive
+from diffpose_edge.reading import reason_of
 
 # Of an npz of keypoints; what a file has besides is not looked at.
 _ARRAYS = ("keypoints", "confidence", "image_size", "fps", "layout")
@@ -32,7 +34,11 @@ class Source:
         self.said_size = image_size
         if image_size is not None:
             normalise_pixels((0.0, 0.0), image_size)  # raises where it is no size
-        if not self.path.exists():
+        try:
+            exists = self.path.exists()
+        except OSError as err:  # a name too long, a folder that is not ours to look into
+            raise KeypointError(f"{str(path)[:200]!r} cannot be read: {reason_of(err)}") from None
+        if not exists:
             raise KeypointError(f"no keypoint file at {path}; check the path")
         self.kind: Literal["folder", "npz", "json"]
         if self.path.is_dir():
@@ -40,7 +46,13 @@ class Source:
         elif not self.path.is_file():
             raise KeypointError(f"{path} is neither a file nor a folder: keypoints are read from files")
         else:
-            self.kind = "npz" if self.path.suffix.lower() == ".npz" or zipfile.is_zipfile(self.path) else "json"
+            self.kind = "npz" if self.path.suffix.lower() == ".npz" or self._is_archive() else "json"
+
+    def _is_archive(self) -> bool:
+        try:
+            return is_archive(self.path)
+        except OSError as err:
+            raise KeypointError(f"{self.path} cannot be read: {reason_of(err)}") from None
 
     @cached_property
     def files(self) -> list[Path]:
@@ -72,10 +84,12 @@ class Source:
     def entries(self) -> set[str]:
         """The names of what an npz holds, which is not read for it. Raises KeypointError when it is no archive."""
         try:
-            with zipfile.ZipFile(self.path) as archive:
-                return {name.removesuffix(".npy") for name in archive.namelist()}
-        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+            with NpzFile(self.path) as file:
+                return set(file.names)
+        except zipfile.BadZipFile:
             raise KeypointError(f"{self.path} cannot be read as an npz of plain arrays: it is no archive, or its end is missing") from None
+        except UNREADABLE as err:
+            raise KeypointError(f"{self.path} cannot be read as an npz of plain arrays: {reason_of(err)}") from None
 
     def array_size(self) -> tuple[float, float] | None:
         """Return the image's size: the npz's own, else the user's."""

@@ -9,17 +9,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffpose_edge.errors import PoseFileError
+from diffpose_edge.reading import read_file
 
 # An hour of poses with covariances at 60 frames a second, as JSON lines, is about 1 GB.
 MOST_BYTES = 2 << 30
+
+# Each takes some 60 bytes besides its text. An hour at 1000 frames a second has less than half as many.
+MOST_LINES = 10_000_000
+# Everything that ends a line for Python, in UTF-8.
+_ENDS = (b"\n", b"\r", b"\x0b", b"\x0c", b"\x1c", b"\x1d", b"\x1e", b"\xc2\x85", b"\xe2\x80")
 
 
 def lines_of(path: Path) -> list[str]:
     """Return a text file's lines. Raises PoseFileError when it is missing, larger than ``MOST_BYTES``, or not text in UTF-8."""
     try:
-        if path.stat().st_size > MOST_BYTES:
-            raise PoseFileError(f"{path} has {path.stat().st_size >> 20} MB; files of up to {MOST_BYTES >> 20} MB are read")
-        return path.read_text(encoding="utf-8-sig").splitlines()
+        content = read_file(path, MOST_BYTES)
+        ends = sum(content.count(end) for end in _ENDS)
+        if ends > MOST_LINES:
+            raise PoseFileError(f"{path} has {ends} lines; files of up to {MOST_LINES} are read")
+        return content.decode("utf-8-sig").splitlines()
     except FileNotFoundError:
         raise PoseFileError(f"no file of poses at {path}; check the path") from None
     except OSError as err:

@@ -10,7 +10,6 @@ Source: Pavllo et al., VideoPose3D, data/prepare_data_2d_custom.py, data/data_ut
 from __future__ import annotations
 
 import pickle
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,8 @@ from diffpose_edge.formats.plain_pickle import read_plain_pickle
 from diffpose_edge.formats.source import Source
 from diffpose_edge.keypoints import UNREADABLE
 from diffpose_edge.layouts import COCO17, H36M17, Layout
+from diffpose_edge.npz_file import NpzFile
+from diffpose_edge.reading import reason_of
 
 _LAYOUTS = {"coco": COCO17, "h36m": H36M17}
 _SYMMETRY = {
@@ -56,18 +57,15 @@ def read_videopose3d(source: Source) -> Detections:
 
 def _tree(source: Source, name: str) -> dict[str, Any]:
     try:
-        with zipfile.ZipFile(source.path) as archive, archive.open(f"{name}.npy") as file:
-            if archive.getinfo(f"{name}.npy").file_size > MOST_BYTES:
-                raise KeypointError(f"{source.path}: {name} unpacks to more than {MOST_BYTES >> 20} MB; split the file")
-            version = np.lib.format.read_magic(file)
-            header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            if not header(file)[2].hasobject:
+        with NpzFile(source.path, MOST_BYTES) as file:
+            _, _, kind, content = file.parts(name)
+            if not kind.hasobject:
                 raise KeypointError(f"{source.path}: expected {name} as a pickled dictionary, got an array of numbers")
-            tree = read_plain_pickle(file.read(MOST_BYTES))
+            tree = read_plain_pickle(bytes(content))
     except KeyError:
         raise KeypointError(f"{source.path} has no {name!r}; it has: {', '.join(sorted(source.entries))}") from None
     except (*UNREADABLE, pickle.UnpicklingError) as err:
-        raise KeypointError(f"{source.path}: {name} cannot be read: {str(err) or type(err).__name__}") from None
+        raise KeypointError(f"{source.path}: {name} cannot be read: {reason_of(err)}") from None
     if not isinstance(tree, dict):
         raise KeypointError(f"{source.path}: expected {name} to be a dictionary, got {type(tree).__name__}")
     return tree

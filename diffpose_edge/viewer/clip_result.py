@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from diffpose_edge.body import BodyEstimate
 from diffpose_edge.errors import ViewError
@@ -135,6 +135,15 @@ def thinned(result: ClipResult, first: int = 0, last: int | None = None, every: 
     )
 
 
+def doubts(out_of_range: ArrayLike, non_finite: ArrayLike) -> list[str]:
+    """Return what a reader should be told of frames (F,) that are marked so; nothing where none is."""
+    told = {
+        "unlike all that training showed: their poses are as good as a guess": out_of_range,
+        "with a result that was no number: they have the pose of the last finite state": non_finite,
+    }
+    return [f"{many} of {np.size(marks)} frames are {why}." for why, marks in told.items() if (many := int(np.sum(marks)))]
+
+
 def result_of_bodies(bodies: Sequence[BodyEstimate], image_size: tuple[float, float] | None = None) -> ClipResult:
     """Return what a stream gave of one person, in order of time, as a result to show; ``image_size`` (w, h), pixels.
 
@@ -151,7 +160,7 @@ def result_of_bodies(bodies: Sequence[BodyEstimate], image_size: tuple[float, fl
         return None if any(part is None for part in parts) else np.stack(parts)
 
     seen, latency = joined("keypoints"), np.array([body.latency_ns for body in bodies]) / 1e6
-    cut = sum(body.truncated for body in bodies)
+    notes = [f"A deadline cut {cut} of {len(bodies)} frames short."] if (cut := sum(body.truncated for body in bodies)) else []
     return ClipResult(
         joints=np.stack([body.joints for body in bodies]),
         times_s=(stamps - stamps[0]) / 1e9,
@@ -162,5 +171,5 @@ def result_of_bodies(bodies: Sequence[BodyEstimate], image_size: tuple[float, fl
         call_ms=latency if latency.any() else None,
         keypoints=None if seen is None else Keypoints(seen[..., :2], seen[..., 2]),
         image_size=image_size,
-        notes=(f"A deadline cut {cut} of {len(bodies)} frames short.",) if cut else (),
+        notes=(*notes, *doubts([body.out_of_range for body in bodies], [body.non_finite for body in bodies])),
     )

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from diffpose_edge.errors import ViewError
 from diffpose_edge.keypoints import UNREADABLE, load_keypoints
-from diffpose_edge.viewer.clip_result import SHAPES, ClipResult, times_of
+from diffpose_edge.npz_file import read_npz
+from diffpose_edge.reading import reason_of
+from diffpose_edge.viewer.clip_result import SHAPES, ClipResult, doubts, times_of
 
 # Where neither the command nor a file says how fast the clip is.
 USUAL_FPS = 30.0
@@ -38,6 +40,8 @@ def load_result(path: str | Path, keypoints: str | Path | None = None, fps: floa
     if fps is None:
         fps = USUAL_FPS
         notes.append(f"How fast the clip is was not said: {USUAL_FPS:g} frames a second are assumed.")
+    marks = _arrays_of(Path(path), ("out_of_range", "non_finite"))
+    notes += doubts(marks.get("out_of_range", ()), marks.get("non_finite", ()))
     size = about.get("image_size")
     return ClipResult(
         **arrays,
@@ -51,12 +55,8 @@ def load_result(path: str | Path, keypoints: str | Path | None = None, fps: floa
 
 def _arrays_of(path: Path, wanted: tuple[str, ...]) -> dict[str, NDArray[Any]]:
     try:
-        content = np.load(path, allow_pickle=False)
-        if not isinstance(content, np.lib.npyio.NpzFile):
-            raise ViewError(f"{path} is a single array; expected an npz, as 'diffpose-edge run --out' writes it")
-        with content:
-            return {name: content[name] for name in wanted if name in content.files}
+        return read_npz(path, wanted)
     except FileNotFoundError:
         raise ViewError(f"no file at {path}; check the path") from None
     except UNREADABLE as err:
-        raise ViewError(f"{path} cannot be read as an npz of plain arrays: {err or type(err).__name__}") from None
+        raise ViewError(f"{path} cannot be read as an npz of plain arrays: {reason_of(err)}") from None

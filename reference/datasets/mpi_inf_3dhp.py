@@ -80,8 +80,9 @@ def _sequence(subject: str, action: str, camera: str, view: Tree, where: str, fp
     size = OTHER_IMAGE_SIZES.get(subject, IMAGE_SIZE)
     pixels = array_of(view, "data_2d", where)
     millimetres = checked_frames(array_of(view, "data_3d", where), (J,), (3,), f"{where}/data_3d")
-    if len(pixels) != len(millimetres):
-        raise DatasetError(f"{where}: expected as many frames of data_2d as of data_3d, got {len(pixels)} and {len(millimetres)}")
+    frames = len(pixels) if pixels.ndim else 0
+    if frames != len(millimetres):
+        raise DatasetError(f"{where}: expected as many frames of data_2d as of data_3d, got {frames} and {len(millimetres)}")
     # Checked before the order changes, so that a message counts joints as the file does.
     uv, confidence = detections_of(pixels, size, f"{where}/data_2d")
     xyz, root = root_relative(millimetres[:, TO_H36M] / 1000.0, f"{where}/data_3d")

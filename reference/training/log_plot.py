@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,8 @@ from typing import Any
 from diffpose_edge.atomic import atomic_file
 from diffpose_edge.errors import TrainingError
 from diffpose_edge.extras import require
+from diffpose_edge.plain_json import json_of
+from diffpose_edge.reading import read_file, reason_of
 
 # Told apart by hue and by lightness, and in a print without colours by dashes.
 STYLES = (("#1f5fa8", "-"), ("#e08214", "--"), ("#333333", ":"), ("#7b4fa3", "-."))
@@ -22,6 +23,10 @@ ERRORS = {
 }
 
 
+# Of a line for each epoch.
+MOST_BYTES = 64 << 20
+
+
 def read_log(path: str | Path) -> list[dict[str, float]]:
     """Return the epochs of a ``<stage>.log.jsonl``, in order: each has ``epoch``, ``loss`` and further numbers.
 
@@ -29,15 +34,15 @@ def read_log(path: str | Path) -> list[dict[str, float]]:
     """
     path = Path(path)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_file(path, MOST_BYTES).decode("utf-8").splitlines()
     except (OSError, ValueError) as err:
-        raise TrainingError(f"{path} cannot be read as a training log: {err}") from None
+        raise TrainingError(f"{path} cannot be read as a training log: {reason_of(err)}") from None
     return [_epoch(line, f"{path}, line {i + 1}") for i, line in enumerate(lines)]
 
 
 def _epoch(line: str, where: str) -> dict[str, float]:
     try:
-        epoch = json.loads(line)
+        epoch = json_of(line)
     except ValueError:
         epoch = None
     if not isinstance(epoch, dict) or not {"epoch", "loss"} <= epoch.keys() or not all(_is_number(v) for v in epoch.values()):

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from diffpose_edge.errors import DatasetError
 from diffpose_edge.keypoints import UNREADABLE
+from diffpose_edge.npz_file import read_npz
+from diffpose_edge.reading import reason_of
 from diffpose_edge.reference.training.bodies import BONE_TO, bones_of, group_lengths, mirrored
 from diffpose_edge.reference.training.procedural import random_motions
 from diffpose_edge.reference.training.rotations import frame_of, rotated, small
@@ -62,15 +64,11 @@ def load_clips(path: str | Path) -> list[Clip]:
 
 def _arrays_of(path: Path) -> dict[str, NDArray[Any]]:
     try:
-        file = np.load(path, allow_pickle=False)
-        if not isinstance(file, np.lib.npyio.NpzFile):
-            raise DatasetError(f"{path} is a single array; expected an npz of motion clips")
-        with file:
-            return {name: np.asarray(file[name]) for name in file.files}
+        return read_npz(path)
     except FileNotFoundError:
         raise DatasetError(f"no motion clips at {path}; check the path") from None
     except UNREADABLE as err:
-        raise DatasetError(f"{path} cannot be read as an npz of motion clips: {err or type(err).__name__}") from None
+        raise DatasetError(f"{path} cannot be read as an npz of motion clips: {reason_of(err)}") from None
 
 
 def _clip(name: str, poses: NDArray[Any], content: dict[str, NDArray[Any]]) -> Clip:

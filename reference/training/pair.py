@@ -18,6 +18,7 @@ from diffpose_edge.clips import trained_pair
 from diffpose_edge.config import CausalConfig, VideoConfig
 from diffpose_edge.distribution import StartSpread, spread_from_record
 from diffpose_edge.errors import TrainingError
+from diffpose_edge.folder_lock import FolderLock
 from diffpose_edge.reference.causal_mixste import CausalMixSTE
 from diffpose_edge.reference.graph_networks import Denoiser, FrameEncoder
 from diffpose_edge.reference.layers import ChebConv
@@ -30,6 +31,7 @@ from diffpose_edge.reference.training.motions import Clip, MotionSource
 from diffpose_edge.reference.training.plans import TrainingPlan
 from diffpose_edge.reference.training.spread import KNOTS, measured_spread, table_of
 from diffpose_edge.reference.training.stage import Progress, train_stage
+from diffpose_edge.reference.training.views_range import write_range
 from diffpose_edge.schedule import cosine_alpha_bar
 
 Array = NDArray[np.float32]
@@ -104,16 +106,25 @@ def parted(plan: TrainingPlan, clips: Sequence[Clip]) -> tuple[list[Clip], list[
 
 
 def train_pair(plan: TrainingPlan, clips: Sequence[Clip], folder: Path, progress: Progress, data_sha256: str = "") -> tuple[Path, Path]:
-    """Train both stages; return the paths of ``context.safetensors`` and ``denoiser.safetensors`` in ``folder``.
+    """Train both stages; return the paths of ``context.safetensors`` and ``denoiser.safetensors`` in ``folder``, beside which
+    ``range.json`` says what their training showed them.
 
     A folder in which a training of the same plan and data was stopped is gone on with: the weights are then bit for bit those
-    of an uninterrupted one on the same machine with the same number of threads. Raises TrainingError, OutputError.
+    of an uninterrupted one on the same machine with the same number of threads. Raises TrainingError, OutputError, FolderBusy while
+    another training uses the folder.
     """
     learned, kept_back = parted(plan, clips)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as err:
         raise output_error(folder, err) from err
+    with FolderLock(folder, wait_s=0):
+        return _train_pair(plan, learned, kept_back, folder, progress, data_sha256)
+
+
+def _train_pair(
+    plan: TrainingPlan, learned: Sequence[Clip], kept_back: Sequence[Clip], folder: Path, progress: Progress, data_sha256: str
+) -> tuple[Path, Path]:
     causal = isinstance(plan.context, CausalConfig)
     source, unseen = (MotionSource(part, plan.frames, plan.landmark_share, causal) for part in (learned, kept_back))
     held_out = [held_out_batch(unseen, _windows(plan), (HELD_OUT, plan.seed, i)) for i in range(4)]
@@ -125,6 +136,7 @@ def train_pair(plan: TrainingPlan, clips: Sequence[Clip], folder: Path, progress
     encoder = _context(plan, source, held_out, folder, first, progress)
     second = _identity(first, plan.denoiser, plan.diffusion_stage, plan.T)
     denoiser_path = _diffusion(plan, encoder, source, held_out, folder, second, progress)
+    write_range(plan, source, folder)
     return folder / "context.safetensors", denoiser_path
 
 

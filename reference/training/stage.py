@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from diffpose_edge.atomic import atomic_file
 from diffpose_edge.errors import TrainingError
+from diffpose_edge.reading import open_file
+from diffpose_edge.reference.checkpoints import MOST_BYTES
 from diffpose_edge.reference.training.plans import StagePlan
 
 # Given the number of the batch, returns the loss and figures for the log.
@@ -130,6 +132,7 @@ def _resume(state: _State, path: Path, log: Path, identity: str) -> list[str]:
     if not path.exists():
         return []
     try:
+        open_file(path, MOST_BYTES).close()
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diffpose_edge.bundle import MANIFEST, Bundle, load_bundle, save_bundle, sha256_of
+from diffpose_edge.bundle import MANIFEST, Bundle, load_bundle, sha256_of
+from diffpose_edge.bundle_writing import save_bundle
 from diffpose_edge.calibration.added_error import Trial
 from diffpose_edge.calibration.calibrate import apply_calibration, calibrated, calibration_of, deployed_schedules
 from diffpose_edge.calibration.observed import frames_to_use, observe

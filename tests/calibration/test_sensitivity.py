@@ -10,7 +10,8 @@ import numpy as np
 import onnx
 import pytest
 
-from diffpose_edge.bundle import Bundle, load_bundle, save_bundle
+from diffpose_edge.bundle import Bundle, load_bundle
+from diffpose_edge.bundle_writing import save_bundle
 from diffpose_edge.calibration.added_error import Trial
 from diffpose_edge.calibration.calibrate import calibration_of
 from diffpose_edge.calibration.observed import frames_to_use

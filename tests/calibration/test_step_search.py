@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from diffpose_edge.bundle import load_bundle, record_fitted
+from diffpose_edge.bundle import load_bundle
+from diffpose_edge.bundle_writing import record_fitted
 from diffpose_edge.calibration.step_search import (
     SEARCH_SEED,
     Denoiser,
@@ -132,17 +133,22 @@ def test_the_truth_belongs_to_the_pose(conditioned_video_bundle: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_command_writes_the_bundle_and_a_file_that_exports_take(conditioned_pair: tuple[Path, Path], tmp_path: Path) -> None:
+def test_the_command_writes_the_bundle_and_a_file_that_exports_take(
+    conditioned_pair: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     for path in conditioned_pair:
         shutil.copy(path, tmp_path)
     pair = [tmp_path / path.name for path in conditioned_pair]
     bundle = export_bundle(*pair, tmp_path / "bundle", persons=4, samples=3).bundle
     saved = pair[0].with_name(FILE)
+    (bundle.path / "manifest.json.sig").write_bytes(bytes(64))
     asked = ["search-steps", str(bundle.path), "--steps", "2", "--frames", "4", "--each", "1", "--save", str(saved)]
     result = CliRunner().invoke(app, asked)
     assert result.exit_code == 0, result.output
     (schedule,) = load_bundle(bundle.path).manifest.fitted
     assert ", ".join(map(str, schedule.timesteps)) in result.output
+    assert "its signature is removed" in caplog.text
+    assert not (bundle.path / "manifest.json.sig").exists()
     again = export_bundle(*pair, tmp_path / "again", samples=2)
     assert again.bundle.manifest.fitted == (schedule,)
     assert not again.warnings

@@ -32,7 +32,16 @@ from diffpose_edge.tolerances import FP32_STATE_REL, REFERENCE_ABS, pose_budget_
 
 from .conftest import Run
 
-DOCUMENTED = {"joints": (17, 3), "context": (17, 3), "samples": (3, 17, 3), "covariance": (17, 3, 3), "observed": (17,)}
+DOCUMENTED = {
+    "joints": (17, 3),
+    "context": (17, 3),
+    "samples": (3, 17, 3),
+    "covariance": (17, 3, 3),
+    "observed": (17,),
+    "out_of_range": (),
+    "non_finite": (),
+}
+YES_OR_NO = ("observed", "out_of_range", "non_finite")
 TIMES = {"call_ms": (), "call_frames": (), "step_ms": (2,)}
 
 
@@ -76,8 +85,11 @@ def test_export_then_inspect(cli, pair, tmp_path):
 def test_force_replaces_a_bundle_whole(cli, pair, golden_bundle, tmp_path, name):
     bundle = Path(shutil.copytree(golden_bundle, tmp_path / "bundle"))
     (bundle / "leftover.txt").write_text("of the older bundle")
+    (bundle / "manifest.json.sig").write_bytes(bytes(64))
     (tmp_path / "link").symlink_to("bundle")
-    cli("export", *pair, "--out", tmp_path / name, "--samples", 4, "--force")
+    told = cli("export", *pair, "--out", tmp_path / name, "--samples", 4, "--force").err
+    assert "its signature is removed" in told
+    assert not (bundle / "manifest.json.sig").exists()
     assert "N=4" in cli("inspect", tmp_path / name).out
     assert not (bundle / "leftover.txt").exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "link"]
@@ -88,7 +100,7 @@ def test_run_writes_the_documented_arrays_and_the_runtimes_own_numbers(estimated
     uv = golden.expected["input_2d"]
     found = estimated({"keypoints": uv})
     assert {name: array.shape for name, array in found.items()} == {name: (3, *shape) for name, shape in {**DOCUMENTED, **TIMES}.items()}
-    assert {name: found[name].dtype.name for name in DOCUMENTED} == {n: "bool" if n == "observed" else "float32" for n in DOCUMENTED}
+    assert {name: found[name].dtype.name for name in DOCUMENTED} == {n: "bool" if n in YES_OR_NO else "float32" for n in DOCUMENTED}
     # The bundle takes two at a time: the third frame has a call of its own.
     np.testing.assert_array_equal(found["call_frames"], [2, 2, 1])
     assert found["call_ms"][0] == found["call_ms"][1] != found["call_ms"][2]
@@ -155,7 +167,8 @@ def test_noised_mode_is_reproducible_by_its_seed(estimated, golden):
 
 
 def test_verify_passes_and_reports(cli, pair, golden_bundle, tmp_path):
-    done = cli("verify", golden_bundle, *pair, "--json", tmp_path / "report.json")
+    bundle = Path(shutil.copytree(golden_bundle, tmp_path / "bundle"))
+    done = cli("verify", bundle, *pair, "--json", tmp_path / "report.json")
     assert "PASSED" in done.out
     report = json.loads((tmp_path / "report.json").read_text())
     assert (report["passed"], report["same_checkpoints"], report["timesteps"]) == (True, True, [12, 0])
@@ -163,15 +176,16 @@ def test_verify_passes_and_reports(cli, pair, golden_bundle, tmp_path):
     assert set(report["sections"]) == {f"{kind}{which}" for kind in kinds for which in ("", " for the CPU")}
     comparisons = [c for section in report["sections"].values() for c in section]
     assert all(c["passed"] and 0 <= c["measured"] <= c["budget"] for c in comparisons)
-    everything = cli("verify", golden_bundle, *pair, "--all").out
+    everything = cli("verify", bundle, *pair, "--all").out
     missing = [c["name"] for c in comparisons if c["name"] not in everything]
     assert not missing
     assert len(everything.splitlines()) > len(done.out.splitlines())
 
 
 def test_verify_against_other_weights_fails(cli, golden_bundle, tmp_path):
+    bundle = Path(shutil.copytree(golden_bundle, tmp_path / "bundle"))
     denoiser, context = write_random_pair(tmp_path, seed=1, hidden=32, layers=2)
-    done = cli("verify", golden_bundle, "--denoiser", denoiser, "--context", context, "--json", tmp_path / "report.json", status=1)
+    done = cli("verify", bundle, "--denoiser", denoiser, "--context", context, "--json", tmp_path / "report.json", status=1)
     assert "FAILED" in done.out
     assert "PASSED" not in done.out
     assert "not the checkpoint files" in done.err

@@ -33,7 +33,10 @@ def clip(tmp_path: Path) -> Path:
 
 
 def test_calibrate_then_take_its_file(cli: Run, bundle: Path, clip: Path, conditioned_bundle: Path, tmp_path: Path) -> None:
+    (bundle / "manifest.json.sig").write_bytes(bytes(64))
     shown = cli("calibrate", bundle, "--keypoints", clip, "--timesteps", "49,20", "--timesteps", "9", "--frames", 3)
+    assert "its signature is removed" in shown.err
+    assert not (bundle / "manifest.json.sig").exists()
     for text in ("fp16", "int8-trt8", "INT8 share", f"wrote {bundle}", "diffpose-edge verify"):
         assert text in shown.out
     files = contents(bundle)
@@ -149,6 +152,6 @@ def test_a_bundle_that_cannot_be_written_stays_as_it_is(
     def full(*args: object, **kwargs: object) -> None:
         raise OutputError("no space left")
 
-    monkeypatch.setattr("diffpose_edge.bundle.atomic_directory", full)
+    monkeypatch.setattr("diffpose_edge.bundle_writing.atomic_directory", full)
     assert "no space left" in mistake("calibrate", bundle, "--calibration", calibrated_bundle / "calibration.json")
     assert {entry.precision for entry in load_bundle(bundle).manifest.files.values()} == {"fp32", "fp32-cpu"}

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diffpose_edge.bundle import load_bundle, record_fitted
+from diffpose_edge.bundle import load_bundle
+from diffpose_edge.bundle_writing import record_fitted
 from diffpose_edge.fitted import FittedSchedule
 from diffpose_edge.runtime import PoseRuntime
 

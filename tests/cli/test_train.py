@@ -24,6 +24,7 @@ from diffpose_edge.clips import mocap_clips_path
 from diffpose_edge.distribution import spread_from_record
 from diffpose_edge.errors import TrainingError
 from diffpose_edge.export import export_bundle
+from diffpose_edge.folder_lock import FolderLock
 from diffpose_edge.reference.checkpoints import denoiser_from_file, frame_encoder_from_file
 from diffpose_edge.reference.safetensors_files import load_trained, read_safetensors
 from diffpose_edge.reference.trained import load_conditioned
@@ -69,7 +70,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 def test_it_writes_the_networks_the_logs_and_the_plot_and_says_so(trained):
     stages = [f"{stage}.{kind}" for stage in ("context", "denoiser") for kind in ("log.jsonl", "pth", "safetensors", "state.safetensors")]
-    assert sorted(path.name for path in trained.folder.iterdir()) == [*stages, "training.png"]
+    assert sorted(path.name for path in trained.folder.iterdir()) == [*stages, "range.json", "training.png"]
     for name in (*NETWORKS, "context.pth", "denoiser.pth"):
         assert str(trained.folder / name) in trained.out
     assert (trained.folder / "training.png").read_bytes().startswith(b"\x89PNG")
@@ -289,6 +290,14 @@ def test_a_folder_of_another_training(mistake, run, trained, tmp_path):
         (tmp_path / name).write_bytes((trained.folder / name).read_bytes())
     for other in (["tiny", "--seed", 1], ["tiny-video"]):
         assert "another training" in mistake(*other, "--out", tmp_path, "--no-plot")
+
+
+def test_a_folder_in_which_another_training_runs(mistake, tmp_path):
+    (tmp_path / "out").mkdir()
+    with FolderLock(tmp_path / "out"):
+        said = mistake("tiny", "--out", tmp_path / "out", "--no-plot")
+    assert "is being written by this process itself" in said
+    assert "Nothing was written" in said
 
 
 @pytest.mark.parametrize(("missing", "expected"), [("torch", "pip install torch"), ("safetensors", "pip install safetensors")])

@@ -24,6 +24,8 @@ def estimate_of(B: int, N: int = 4, K: int = 3) -> SimpleNamespace:
         timings=timings,
         truncated=False,
         walked=None,
+        out_of_range=np.arange(B) == 1,
+        non_finite=np.arange(B) == 2,
     )
 
 
@@ -32,6 +34,7 @@ def test_each_person_has_their_own_rows():
     keypoints = Keypoints(np.random.default_rng(1).random((3, 17, 2)).astype(np.float32), np.ones((3, 17), np.float32))
     keypoints.confidence[1] = 0.25
     bodies = bodies_of(estimate, [7, 3, 9], 1_500_000_000, "camera", keypoints, latency_ns=5)
+    assert [(body.out_of_range, body.non_finite) for body in bodies] == [(False, False), (True, False), (False, True)]
     assert [body.body_id for body in bodies] == [7, 3, 9]
     for b, body in enumerate(bodies):
         assert (body.stamp_ns, body.frame_id, body.steps, body.truncated, body.latency_ns) == (1_500_000_000, "camera", 3, False, 5)

@@ -11,16 +11,19 @@ from typing import Any
 
 import pytest
 
-from diffpose_edge import atomic
-from diffpose_edge.bundle import MANIFEST, load_bundle, save_bundle, sha256_of
+from diffpose_edge import exchange
+from diffpose_edge.bundle import MANIFEST, load_bundle, sha256_of
+from diffpose_edge.bundle_writing import save_bundle
 from diffpose_edge.config import BatchShape, GraphNetworkConfig
 from diffpose_edge.errors import BundleError, OutputError
 from diffpose_edge.manifest import Manifest
 from diffpose_edge.schedule import RELEASED_TIMESTEPS, released_alpha_bar
 
+from .tiny_graphs import graph_about
+
 NAMES = ("context.fp32.onnx", "step.fp32.onnx")
-OLD = {NAMES[0]: ("context", "fp32", b"old context"), NAMES[1]: ("step", "fp32", b"old step")}
-NEW = {NAMES[0]: ("context", "fp32", b"new context"), NAMES[1]: ("step", "fp32", b"new step")}
+OLD = {NAMES[0]: ("context", "fp32", graph_about(b"old context")), NAMES[1]: ("step", "fp32", graph_about(b"old step"))}
+NEW = {NAMES[0]: ("context", "fp32", graph_about(b"new context")), NAMES[1]: ("step", "fp32", graph_about(b"new step"))}
 SIZE = GraphNetworkConfig(32, 2, 4)
 EMPTY = Manifest(SIZE, SIZE, BatchShape(), tuple(map(float, released_alpha_bar())), RELEASED_TIMESTEPS, {})
 
@@ -49,9 +52,12 @@ def test_a_saved_bundle_loads_equal_and_its_alpha_bar_is_exact(tmp_path: Path) -
     loaded = load_bundle(tmp_path / "b")
     assert loaded == saved
     assert loaded.manifest.alpha_bar_table.tobytes() == released_alpha_bar().tobytes()
-    assert {role: loaded.read(role) for role in ("context", "step")} == {"context": b"old context", "step": b"old step"}
+    assert {role: loaded.read(role) for role in ("context", "step")} == {
+        "context": graph_about(b"old context"),
+        "step": graph_about(b"old step"),
+    }
     entry = loaded.manifest.files[NAMES[0]]
-    assert (entry.bytes, entry.sha256) == (len(b"old context"), sha256_of(b"old context"))
+    assert (entry.bytes, entry.sha256) == (len(graph_about(b"old context")), sha256_of(graph_about(b"old context")))
     assert sorted(os.listdir(tmp_path)) == ["b"]
 
 
@@ -67,8 +73,8 @@ def test_a_flipped_byte_in_a_graph_is_found_and_the_file_named(real: Path, name:
 
 def test_a_file_exchanged_after_loading_is_not_used(old: Path) -> None:
     bundle = load_bundle(old)
-    (old / NAMES[1]).write_bytes(b"bad step")
-    assert bundle.read("context") == b"old context"
+    (old / NAMES[1]).write_bytes(graph_about(b"bad step"))
+    assert bundle.read("context") == graph_about(b"old context")
     with pytest.raises(BundleError, match="was altered"):
         bundle.read("step")
 
@@ -114,7 +120,7 @@ def test_a_path_that_leads_out_of_the_bundle_is_refused_even_if_the_file_is_ther
 
 
 def test_a_symlink_that_leads_out_of_the_bundle_is_refused(old: Path) -> None:
-    (old.parent / "outside").write_bytes(b"old step")
+    (old.parent / "outside").write_bytes(graph_about(b"old step"))
     (old / NAMES[1]).unlink()
     (old / NAMES[1]).symlink_to("../outside")
     with pytest.raises(BundleError, match="leads out of the bundle"):
@@ -122,11 +128,11 @@ def test_a_symlink_that_leads_out_of_the_bundle_is_refused(old: Path) -> None:
 
 
 def test_a_symlink_to_the_bundle_or_within_it_is_fine(old: Path, tmp_path: Path) -> None:
-    (old / "real.onnx").write_bytes(b"old step")
+    (old / "real.onnx").write_bytes(graph_about(b"old step"))
     (old / NAMES[1]).unlink()
     (old / NAMES[1]).symlink_to("real.onnx")
     (tmp_path / "link").symlink_to(old)
-    assert load_bundle(tmp_path / "link").read("step") == b"old step"
+    assert load_bundle(tmp_path / "link").read("step") == graph_about(b"old step")
 
 
 def test_a_symlink_that_goes_in_a_circle_is_a_bundle_error(old: Path) -> None:
@@ -153,9 +159,9 @@ def test_a_path_that_no_file_can_have_is_a_bundle_error(tmp_path: Path, name: st
 def test_a_bundle_is_replaced_only_on_demand_and_then_wholly(old: Path) -> None:
     with pytest.raises(OutputError, match="exists already"):
         save_bundle(old, EMPTY, NEW)
-    assert load_bundle(old).read("step") == b"old step"
+    assert load_bundle(old).read("step") == graph_about(b"old step")
     (old / "stale.onnx").write_bytes(b"left over")
-    assert save_bundle(old, EMPTY, NEW, replace_existing=True).read("step") == b"new step"
+    assert save_bundle(old, EMPTY, NEW, replace_existing=True).read("step") == graph_about(b"new step")
     assert os.listdir(old.parent) == ["bundle"]
     assert sorted(os.listdir(old)) == sorted([*NAMES, MANIFEST])
 
@@ -169,7 +175,7 @@ def test_a_bundle_named_by_a_symlink_is_replaced_or_nothing_changes(old: Path) -
     except OutputError:
         assert _snapshot(old.parent) == before
     else:
-        assert load_bundle(link).read("step") == b"new step"
+        assert load_bundle(link).read("step") == graph_about(b"new step")
         assert not [name for name in os.listdir(old.parent) if name.startswith(".")]
 
 
@@ -217,18 +223,25 @@ def test_a_failure_midway_leaves_the_old_bundle_and_no_temporary(old: Path, exis
     assert _snapshot(old.parent) == before
 
 
-@pytest.mark.parametrize("failing", [0, 1])
-def test_a_failing_rename_leaves_the_old_bundle_and_no_temporary(old: Path, monkeypatch: pytest.MonkeyPatch, failing: int) -> None:
-    before, rename, calls = _snapshot(old.parent), os.replace, []
+@pytest.mark.parametrize("failing", ["exchange", 0, 1])
+def test_a_failing_rename_leaves_the_old_bundle_and_no_temporary(old: Path, monkeypatch: pytest.MonkeyPatch, failing: str | int) -> None:
+    """In one step, and in the two where the file system cannot do it in one."""
+    before, rename, calls = _snapshot(old.parent), os.rename, []
 
-    def replace(source: Path, target: Path) -> None:
+    def in_one_step(one: Path, other: Path, flags: int) -> bool:
+        if failing == "exchange":
+            raise OSError(5, "Input/output error")
+        return False
+
+    def renamed(source: Path, target: Path) -> None:
         calls.append(target)
-        if len(calls) == failing + 1:
+        if len(calls) - 1 == failing:
             raise OSError(5, "Input/output error")
         rename(source, target)
 
-    monkeypatch.setattr(atomic.os, "replace", replace)
-    with pytest.raises(OutputError, match="Input/output error; nothing was written"):
+    monkeypatch.setattr(exchange, "_renameat2", in_one_step)
+    monkeypatch.setattr(exchange.os, "rename", renamed)
+    with pytest.raises(OutputError, match=r"the disk reports an error .*; nothing was written"):
         save_bundle(old, EMPTY, NEW, replace_existing=True)
     monkeypatch.undo()
     assert _snapshot(old.parent) == before

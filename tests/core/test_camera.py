@@ -126,7 +126,10 @@ def test_pixels_and_normalised_keypoints() -> None:
         ({"cx": float("nan")}, "expected cx as a finite number"),
         ({"cy": "middle"}, "expected cy as a number, got 'middle'"),
         ({"distortion": "barrel"}, "unknown distortion model 'barrel'; expected one of none, plumb_bob"),
-        ({"distortion": "plumb_bob", "coefficients": (0.1,)}, "plumb_bob takes 0 or 4 or 5 distortion coefficients, got 1"),
+        (
+            {"distortion": "plumb_bob", "coefficients": (0.1,)},
+            "expected 0 or 4 or 5 distortion coefficients, which the model 'plumb_bob' takes, got 1",
+        ),
         ({"distortion": "equidistant", "coefficients": (1, 2, 3, float("inf"))}, "finite"),
         ({"coefficients": 3}, "numbers in a row"),
     ],

@@ -92,7 +92,7 @@ def test_comments_quotes_and_windows_line_ends_do_not_matter(tmp_path: Path) -> 
         ({"binning_x": 2}, "binning_x = 2"),
         ({"roi": {"x_offset": 8, "y_offset": 0}}, "region of interest"),
         ({"distortion_model": "thin_prism"}, "unknown distortion model"),
-        ({"distortion_model": "none"}, "none takes 0"),
+        ({"distortion_model": "none"}, "which the model 'none' takes"),
         ({"width": None}, "width as a number"),
     ],
 )

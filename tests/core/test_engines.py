@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -11,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from diffpose_edge import engines
 from diffpose_edge.bundle import Bundle, load_bundle, sha256_of
 from diffpose_edge.engines import (
     EngineRecord,
@@ -25,7 +25,7 @@ from diffpose_edge.engines import (
 )
 from diffpose_edge.errors import DiffPoseEdgeError, OutputError
 
-from .orin_engine import ORIN, PLAN, mismatch, record_of
+from .orin_engine import ORIN, PLAN, record_of
 
 
 @pytest.fixture
@@ -147,30 +147,25 @@ def test_an_unknown_word_is_answered_with_the_known_ones(check: Callable[[str], 
 # --- writing ---
 
 
-def failing_for(suffix: str, real: Any) -> Callable[..., Any]:
-    def place(target: Path) -> Any:
-        if target.suffix == suffix:
-            raise OutputError(f"cannot write {target}: the disk is full; nothing was written")
-        return real(target)
-
-    return place
-
-
-@pytest.mark.parametrize(("suffix", "detected"), [(".engine", False), (".json", True)])
-def test_a_write_that_fails_leaves_the_older_engine_or_is_noticed(
-    bundle: Bundle, record: EngineRecord, monkeypatch: pytest.MonkeyPatch, suffix: str, detected: bool
+@pytest.mark.parametrize("suffix", [".engine", ".json", ".layers.txt"])
+def test_a_write_that_fails_leaves_the_older_engine_whole(
+    bundle: Bundle, record: EngineRecord, monkeypatch: pytest.MonkeyPatch, suffix: str
 ) -> None:
-    path = save_engine(bundle, record, PLAN)
-    newer = PLAN[::-1]
+    path, newer, real = save_engine(bundle, record, PLAN, "what it is made of"), PLAN[::-1], os.open
+    before = {p.name: p.read_bytes() for p in path.parent.iterdir()}
+
+    def full(name: str, *arguments: int, **more: int) -> int:
+        if str(name).endswith(suffix):
+            raise OSError(28, "No space left on device")
+        return real(name, *arguments, **more)
+
     with monkeypatch.context() as patch:
-        patch.setattr(engines, "atomic_file", failing_for(suffix, engines.atomic_file))
+        patch.setattr(os, "open", full)  # by which a file is flushed
         with pytest.raises(OutputError, match="disk is full"):
-            save_engine(bundle, replace(record, sha256=sha256_of(newer)), newer)
-    assert sorted(p.name for p in path.parent.iterdir()) == ["step.fp32.engine", "step.fp32.json"]
-    if detected:
-        assert "was altered" in mismatch(bundle)
-    else:
-        assert load_engine(bundle, "step", "fp32", ORIN) == (record, PLAN)
+            save_engine(bundle, replace(record, sha256=sha256_of(newer)), newer, "another")
+    assert {p.name: p.read_bytes() for p in path.parent.iterdir()} == before
+    assert [p.name for p in path.parent.parent.iterdir()] == [path.parent.name]
+    assert load_engine(bundle, "step", "fp32", ORIN) == (record, PLAN)
 
 
 def test_a_write_that_is_interrupted_leaves_the_older_engine(bundle: Bundle, record: EngineRecord, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,7 +186,7 @@ def test_a_write_that_is_interrupted_leaves_the_older_engine(bundle: Bundle, rec
 
 def test_where_no_folder_can_be_made_the_place_is_named(bundle: Bundle, record: EngineRecord) -> None:
     (bundle.path / "engines").write_text("a file")
-    with pytest.raises(OutputError, match=r"cannot write .*engines/tensorrt-10\.3\.0\.30-sm87"):
+    with pytest.raises(OutputError, match=r"cannot write .*engines"):
         save_engine(bundle, record, PLAN)
 
 

@@ -251,7 +251,7 @@ def test_joints_that_were_not_seen_may_be_nan() -> None:
     ("change", "said"),
     [
         ({"joints": np.zeros((17, 3))}, "joints of shape"),
-        ({"joints": "nobody"}, "array of numbers"),
+        ({"joints": "nobody"}, "array of real numbers"),
         ({"pixels": np.zeros((2, 16, 2))}, r"pixels of shape \(2, 17, 2\), got \(2, 16, 2\)"),
         ({"covariance": np.zeros((2, 17, 3))}, "covariance of shape"),
         ({"confidence": np.full((2, 17), 2.0)}, "within 0..1"),

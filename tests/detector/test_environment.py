@@ -65,6 +65,14 @@ def test_it_is_made_once_and_found_again(python, tmp_path):
     assert start.endswith("mediapipe_worker.py")
 
 
+def test_what_a_killed_process_has_left_is_removed(python):
+    python()
+    left = environments_folder() / ".mediapipe.abcdefgh.diffpose-edge-partial" / "bin"
+    left.mkdir(parents=True)
+    made = make_environment()
+    assert [path.name for path in environments_folder().iterdir()] == [made.parents[1].name]
+
+
 def test_other_requirements_are_another_environment(python, tmp_path):
     python()
     made = make_environment()

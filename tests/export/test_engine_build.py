@@ -249,3 +249,19 @@ def test_a_missing_package_is_named_with_the_command_that_brings_it(monkeypatch:
     monkeypatch.setattr(diffpose_edge.extras, "is_installed", lambda module: module != missing)
     with pytest.raises(MissingPackage, match=rf"needs the package '{missing}'.*pip install {missing}"):
         built_plan(b"", "the step graph", flavour, "fp32")
+
+
+def test_measured_tactics_are_put_in_place_whole_and_without_polygraphys_lock(tmp_path: Path) -> None:
+    """TensorRT-RTX measures nothing: a double of what polygraphy writes."""
+    cache = tmp_path / "timing.cache"
+    cache.write_bytes(b"older")
+    with engine_build._timing_cache(cache) as written:
+        assert written is not None
+        Path(written).write_bytes(b"measured")
+        Path(written + ".lock").touch()
+        assert cache.read_bytes() == b"older"
+    assert cache.read_bytes() == b"measured"
+    with engine_build._timing_cache(cache), engine_build._timing_cache(None) as nowhere:
+        assert nowhere is None
+    assert [path.name for path in tmp_path.iterdir()] == ["timing.cache"]
+    assert cache.read_bytes() == b"measured"

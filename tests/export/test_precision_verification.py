@@ -17,7 +17,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from diffpose_edge.bundle import Bundle, load_bundle, save_bundle
+from diffpose_edge.bundle import Bundle, load_bundle
+from diffpose_edge.bundle_writing import save_bundle
 from diffpose_edge.cli import main
 from diffpose_edge.clips import street_walk
 from diffpose_edge.comparison import AddedError, added_error, compare_relative
