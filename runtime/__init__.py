@@ -1,6 +1,7 @@
 """What the robot imports: a bundle, 2D keypoints in, 3D poses out. numpy and one backend, never PyTorch or onnx."""
 
 from diffpose_edge.errors import DiffPoseEdgeError
+from diffpose_edge.runtime.counters import RuntimeCounters
 from diffpose_edge.runtime.estimate import PoseEstimate, Timings
 from diffpose_edge.runtime.one_euro import OneEuro
 from diffpose_edge.runtime.pose_runtime import PoseRuntime
@@ -15,6 +16,7 @@ __all__ = [
     "PoseEstimate",
     "PoseRuntime",
     "PoseStream",
+    "RuntimeCounters",
     "StreamCounters",
     "Timings",
     "Tracking",

@@ -18,6 +18,9 @@ ScheduleKey = tuple[tuple[int, ...], bytes]
 # How many schedules keep what was prepared for them: a robot uses a few (one for each deadline), a sweep any number.
 KEPT_SCHEDULES = 8
 
+# What each of them says of a call after ``close()``.
+CLOSED = "this backend was closed, and its sessions and buffers are gone; make another"
+
 
 def schedule_key(timesteps: tuple[int, ...], coefficients: Array) -> ScheduleKey:
     """Return what a prepared schedule is found by."""

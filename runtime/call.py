@@ -8,6 +8,7 @@ from time import perf_counter_ns
 from typing import cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from diffpose_edge.distribution import sigma_of, start_channels, unwhitened
 from diffpose_edge.manifest import Manifest
@@ -15,6 +16,7 @@ from diffpose_edge.person import PersonView
 from diffpose_edge.runtime.backend import Array, Backend, StoppableWalk, WholeFrameBackend
 from diffpose_edge.runtime.deadline import Deadline
 from diffpose_edge.runtime.estimate import PoseEstimate, Timings, aggregate, calibrated
+from diffpose_edge.runtime.last_finite import finite, finite_context, mended
 from diffpose_edge.runtime.plan import StepPlan
 from diffpose_edge.runtime.start import LEAST_OBSERVED, Draws, StartDraws, noise_start, normals, released_start
 from diffpose_edge.runtime.start_graph import XYZ
@@ -31,8 +33,9 @@ def timed(call: Callable[[], None]) -> int:
 @dataclass(frozen=True)
 class Request:
     """What is asked for: ``uv`` (B, 17, 2) of the frames to estimate, missing joints filled in for released weights;
-    ``confidence`` (B, 17); the plan of the steps; the mode; for mode ``distribution`` where the people are and their starts; and when
-    it has to be there.
+    ``confidence`` (B, 17); the plan of the steps; the mode; for mode ``distribution`` where the people are and their starts; when
+    it has to be there; who (B,) is outside what training showed, None for nobody; and what is to be done about results that are no
+    numbers (:data:`diffpose_edge.runtime.last_finite.NON_FINITE`).
     """
 
     uv: Array
@@ -44,6 +47,8 @@ class Request:
     view: PersonView | None = None
     draws: StartDraws | None = None
     deadline: Deadline | None = None
+    out_of_range: NDArray[np.bool_] | None = None
+    non_finite: str = "raise"
 
 
 class Call:
@@ -52,7 +57,7 @@ class Call:
     def __init__(self, backend: Backend, manifest: Manifest, request: Request):
         timesteps = request.plan.timesteps
         B, self.N, self.K = len(request.uv), backend.shape.N, len(timesteps)
-        self.backend, self.request, self.spread = backend, request, manifest.process.start
+        self.backend, self.manifest, self.request, self.spread = backend, manifest, request, manifest.process.start
         self.observed = request.confidence > 0
         self.a_t = manifest.alpha_bar[timesteps[0]]
         if request.draws is not None:
@@ -69,7 +74,12 @@ class Call:
         self.context_ns = self.device_ns = 0.0
         self.aggregate_ns = self.batches = 0
         self.walked = np.full(B, self.K)
+        self.truncated = False
+        self.non_finite = np.zeros(B, np.bool_)
+        # Of whom not even the context encoder said anything finite.
+        self.without_context = np.zeros(B, np.bool_)
         self._share_ends = 0.0
+        self._noise_of: tuple[int, Array] | None = None
 
     def in_batches(self) -> Iterator[slice]:
         """Yield the people of each batch, at most P; each gets an equal share of the time that is left."""
@@ -83,27 +93,25 @@ class Call:
     def batch(self, people: slice, xyz: Array, features: Array | None) -> None:
         """Run the loop for ``people``, whose contexts are the first rows of xyz (P, 17, 3) and of features (P, 17, C')."""
         count = people.stop - people.start
+        xyz, features, lost = finite_context(self, people, xyz, features)
         np.subtract(xyz[:count], xyz[:count, ROOT : ROOT + 1], out=self.context[people])
-        mu = cholesky = None
-        if self.request.draws is None:
-            self._released_start(people, xyz)
-        else:
-            assert features is not None
-            assert self.backend.feature is not None
-            self.backend.feature[...] = features
-            mu, cholesky = self._distribution_start(people, self.request.draws, self.backend.start)
+        mu, cholesky = self._start(people, xyz, features)
         deadline, backend = self.request.deadline, self.backend
+        walked = self.K
         if deadline is not None and isinstance(backend, StoppableWalk):
             final, walked = backend.walk_until(self.step_ns, self.batch_states, replace(deadline, ends_ns=self._share_ends))
             self.walked[people] = walked
+            self.truncated |= walked < self.K
             if walked == 0:
-                final = self._unwalked(people, xyz)
+                final = self.unwalked(people, xyz)
             if self.batch_states is not None:
                 self.batch_states[walked + 1 :] = np.nan
         else:
             final = backend.walk(self.step_ns, self.batch_states)
         if backend.base is not None:
             self.device_ns = np.nan  # on a GPU, apart from the encoder, copies are not timed
+        if lost.any() or not finite(final[: count * self.N]):
+            final = mended(self, people, final, walked, xyz, features, lost)
         self._collect(people, final, mu, cholesky)
 
     def whole_frame(self, people: slice) -> None:
@@ -124,7 +132,17 @@ class Call:
         self.context_ns += spent[0]
         self.step_ns += spent[1:-1]
         self.device_ns += spent[-1]
-        np.subtract(backend.newest[:count], backend.newest[:count, ROOT : ROOT + 1], out=self.context[people])
+        newest = backend.newest
+        if not (finite(newest[:count]) and finite(final[: count * self.N])):
+            # Once more, with the host in between.
+            final = final.copy()
+            backend.encode()
+            chosen = (slice(None),) if backend.shape.F == 1 else (slice(None), -1)
+            features = None if backend.features is None else backend.features[chosen]
+            newest, features, lost = finite_context(self, people, backend.xyz[chosen], features)
+            np.subtract(newest[:count], newest[:count, ROOT : ROOT + 1], out=self.context[people])
+            final = mended(self, people, final, self.K, newest, features, lost)
+        np.subtract(newest[:count], newest[:count, ROOT : ROOT + 1], out=self.context[people])
         if mu is not None:
             mu.reshape(count, self.N, J, 5)[..., XYZ] = self.context[people, None]
         self._collect(people, final, mu, cholesky)
@@ -133,6 +151,30 @@ class Call:
         """Leave out a batch of ``people`` none of whom has a pose. Their noise is drawn, so that a seed's poses do not depend on P."""
         if self.request.mode == "noised":
             self._noise(people, self.backend.x.shape)
+
+    def known(self, people: slice) -> NDArray[np.bool_]:
+        """Tell which people (b,) were seen well enough for a pose."""
+        return np.asarray(self.observed[people].sum(axis=-1) >= LEAST_OBSERVED)
+
+    def states_again(self, people: slice, xyz: Array, features: Array | None, plan: StepPlan) -> Array:
+        """Walk ``people`` from the same start along ``plan``, seen step by step; return all states (K + 1, P N, 17, 5), start first."""
+        states = np.empty((len(plan.timesteps) + 1, *self.backend.shape.state), np.float32)
+        self.backend.begin(plan.timesteps, plan.coefficients)
+        self._start(people, xyz, features)
+        self.backend.walk(np.zeros(len(plan.timesteps)), states)
+        # The next batch goes on with the schedule that was asked for.
+        self.backend.begin(self.request.plan.timesteps, self.request.plan.coefficients)
+        return states
+
+    def _start(self, people: slice, xyz: Array, features: Array | None) -> tuple[Array | None, Array | None]:
+        """Write the start of ``people`` into the buffers; return mu and L's entries, if there are any."""
+        if self.request.draws is None:
+            self._released_start(people, xyz)
+            return None, None
+        assert features is not None
+        assert self.backend.feature is not None
+        self.backend.feature[...] = features
+        return self._distribution_start(people, self.request.draws, self.backend.start)
 
     def _collect(self, people: slice, final: Array, mu: Array | None, cholesky: Array | None) -> None:
         """Aggregate what the samples of ``people`` ended at."""
@@ -153,7 +195,7 @@ class Call:
             self.trajectory[:, people] = states.reshape(self.K + 1, count, self.N, J, 5)
         self.batches += 1
 
-    def _unwalked(self, people: slice, xyz: Array) -> Array:
+    def unwalked(self, people: slice, xyz: Array) -> Array:
         """Return what samples are before any step: draws around the encoder's pose, or that pose where there is but one, or no spread."""
         final = np.zeros_like(self.backend.x)
         if self.request.draws is None:
@@ -186,10 +228,13 @@ class Call:
             noise_start(base, self._noise(people, base.shape), self.a_t)
 
     def _noise(self, people: slice, shape: tuple[int, ...]) -> Array:
-        """Draw e for ``people``, person after person; the padding has none."""
+        """Draw e for ``people``, person after person; the padding has none. Asked again for the same people: the same."""
+        if self._noise_of is not None and self._noise_of[0] == people.start:
+            return self._noise_of[1]
         rows = (people.stop - people.start) * self.N
         e = np.zeros(shape, np.float32)
         e[:rows] = normals(self.request.rng, people, (self.N, J, 5)).reshape(rows, J, 5)
+        self._noise_of = people.start, e
         return e
 
     def _distribution_start(self, people: slice, draws: StartDraws, told: Array | None) -> tuple[Array, Array]:
@@ -217,8 +262,8 @@ class Call:
         return h
 
     def finish(self, began: int) -> PoseEstimate:
-        """Blank the people with too few joints seen, and return the estimate."""
-        unknown = self.observed.sum(axis=-1) < LEAST_OBSERVED
+        """Blank the people with too few joints seen, or without anything finite, and return the estimate."""
+        unknown = (self.observed.sum(axis=-1) < LEAST_OBSERVED) | self.without_context
         for result in (self.joints, self.context, self.covariance, self.samples):
             result[unknown] = np.nan
         if self.trajectory is not None:
@@ -232,6 +277,6 @@ class Call:
             total=(perf_counter_ns() - began) * second,
             batches=self.batches,
         )
-        truncated = bool((self.walked < self.K).any())
+        outside = np.zeros_like(unknown) if self.request.out_of_range is None else self.request.out_of_range & ~unknown
         results = self.joints, self.covariance, self.samples, self.observed, timings, self.context, self.trajectory
-        return PoseEstimate(*results, truncated, self.walked)
+        return PoseEstimate(*results, self.truncated, self.walked, outside, self.non_finite)

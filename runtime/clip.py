@@ -15,6 +15,7 @@ from diffpose_edge.person import PersonView
 from diffpose_edge.runtime.backend import Array
 from diffpose_edge.runtime.budget import Pace
 from diffpose_edge.runtime.call import Call, timed
+from diffpose_edge.runtime.counters import counted
 from diffpose_edge.runtime.estimate import PoseEstimate
 from diffpose_edge.runtime.frame_caches import FrameCaches
 from diffpose_edge.runtime.start import LEAST_OBSERVED
@@ -41,6 +42,7 @@ class ClipEstimates:
 
     def __init__(self, runtime: PoseRuntime, pace: Pace, mode: str, rng: np.random.Generator, trace: bool):
         self._runtime, self._pace, self._mode, self._rng, self._trace = runtime, pace, mode, rng, trace
+        self._counting = runtime._counting
         # Every estimate takes the steps that the largest one has time for: a last one with fewer frames is no better than the others.
         self._plan = pace.plan(*clip_load(runtime.bundle.manifest))
 
@@ -70,6 +72,7 @@ class ClipEstimates:
                 window = Keypoints(keypoints.uv[at], keypoints.confidence[at])
                 yield self._window(window, frames, ~found[track][first : first + frames])
 
+    @counted
     def _window(self, window: Keypoints, frames: int, nobody: NDArray[np.bool_]) -> PoseEstimate:
         """Poses of the first ``frames`` frames of one person's window, from one pass of the video encoder; those marked in
         ``nobody`` (frames,) get none.
@@ -97,6 +100,7 @@ class ClipEstimates:
                 call.batch(part, _slots(backend.xyz[0, part], P), features)
             return call.finish(began)
 
+    @counted
     def _after(self, frames: Keypoints, caches: FrameCaches) -> PoseEstimate:
         """Poses of at most P frames of one person, one after another, from what a causal encoder remembers in ``caches``."""
         began, runtime = perf_counter_ns(), self._runtime

@@ -16,9 +16,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from diffpose_edge.errors import CudaError, EngineError
+from diffpose_edge.errors import CudaError, EngineError, RuntimeClosed
 from diffpose_edge.manifest import Manifest
-from diffpose_edge.runtime.backend import KEPT_SCHEDULES, Array, ScheduleKey, schedule_key
+from diffpose_edge.runtime.backend import CLOSED, KEPT_SCHEDULES, Array, ScheduleKey, schedule_key
 from diffpose_edge.runtime.cuda import Cuda, Graph, Stream
 from diffpose_edge.runtime.device_memory import Region
 from diffpose_edge.runtime.device_schedule import Schedule
@@ -124,6 +124,7 @@ class DeviceBackend:
     # -- the calls of a backend ------------------------------------------------------------------------------------------
 
     def encode(self) -> None:
+        self._check_open()
         with self._cuda.current():
             self._given.upload(self._stream.handle, ("observation",))
             self._engines["context"].enqueue(self._stream.handle)
@@ -136,6 +137,7 @@ class DeviceBackend:
             self._stream.synchronize()
 
     def begin(self, timesteps: tuple[int, ...], coefficients: Array) -> None:
+        self._check_open()
         key = schedule_key(timesteps, coefficients)
         if key not in self._schedules:
             if len(self._schedules) >= KEPT_SCHEDULES:
@@ -180,6 +182,7 @@ class DeviceBackend:
         self._stream.synchronize()
 
     def state(self, k: int) -> Array:
+        self._check_open()
         if k == 0:
             return self.x
         seen = self._seen_state.host["state"]
@@ -306,7 +309,12 @@ class DeviceBackend:
         for p in range(P):
             self._cuda.copy(target + p * size, self._encoded.address[name] + (p * F + F - 1) * size, size, stream)
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise RuntimeClosed(CLOSED)
+
     def _schedule(self) -> Schedule:
+        self._check_open()
         assert self._current is not None
         return self._current
 

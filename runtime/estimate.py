@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,10 @@ class PoseEstimate:
     all samples of a person; people of different batches may differ. After 0 < m < K steps the samples are the clean poses that step
     m meant; after none they are the start: N draws around the context encoder's pose, of which the mean is that pose (for N = 1, and in the
     modes of released weights, that pose itself). States of ``trajectory`` that were not reached are NaN.
+
+    ``out_of_range`` (B,): people with a pose of whom the networks were shown what training never showed them: it is as good as a guess.
+    ``non_finite`` (B,): people whose walk met a result that is no number, and whose pose is that of their last finite state: ``walked``
+    tells after how many steps. What is NaN where is told by ``valid``, ``walked``, N and ``timed`` alone (docs/reliability.md).
     """
 
     joints: Array
@@ -58,6 +62,21 @@ class PoseEstimate:
     trajectory: Array | None = None
     truncated: bool = False
     walked: NDArray[np.int64] | None = None
+    out_of_range: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
+    non_finite: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
+
+    def __post_init__(self) -> None:
+        # Nobody, where nobody was named.
+        for name in ("out_of_range", "non_finite"):
+            if len(getattr(self, name)) == 0:
+                object.__setattr__(self, name, np.zeros(len(self.joints), np.bool_))
+
+    @property
+    def valid(self) -> NDArray[np.bool_]:
+        """Who has a pose (B,): all others have NaN in every result, because too few of their joints were observed, or because not even
+        the context encoder said anything finite of them (``non_finite``).
+        """
+        return np.asarray(np.isfinite(self.joints).all(axis=(1, 2)))
 
 
 def aggregate(states: Array, samples: Array, joints: Array, covariance: Array) -> None:

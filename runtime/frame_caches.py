@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from diffpose_edge.causal_io import AGES, cache_io
 from diffpose_edge.config import CausalConfig
+from diffpose_edge.runtime.last_finite import finite
 
 Array = NDArray[np.float32]
 
@@ -32,7 +33,13 @@ class FrameCaches:
         self.stored: NDArray[np.int64] = np.zeros(P, np.int64)
 
     def store(self, person: int) -> None:
-        """Put what the graph has just given of a person's frame into their ring: with the next frame it is one frame old."""
+        """Put what the graph has just given of a person's frame into their ring: with the next frame it is one frame old.
+
+        What is not finite would stay for F frames: such a frame passes as one in which the person was not seen.
+        """
+        if not all(finite(given[person]) for given in self.given.values()):
+            self.skip(person)
+            return
         slot = self.slot_of(person)
         for i in range(self.layers):
             self.taken[f"keys{i}"][person, ..., slot] = self.given[f"key{i}"][person]

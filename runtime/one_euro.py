@@ -25,6 +25,8 @@ from diffpose_edge.body import BodyEstimate
 from diffpose_edge.errors import DiffPoseEdgeError
 
 SECOND_NS = 1e9
+# No joint gets this far from where it was, relative to the hip, metres: a pose that does is not one that the body moved to.
+MOST_MOVED = 3.0
 
 
 @dataclass(frozen=True)
@@ -64,9 +66,12 @@ class OneEuroFilter:
         self._dx: NDArray[np.float64] = np.zeros(0)
 
     def smoothed(self, joints: NDArray[np.float32], stamp_ns: int) -> NDArray[np.float32]:
-        """Return the joints (17, 3) of a moment later than the one before, filtered. The first ones are returned as they are."""
+        """Return the joints (17, 3) of a moment later than the one before, filtered. The first ones are returned as they are, and so is
+        a pose further from the one before than a body reaches, with which the filter begins anew: one such pose, however wild, bends
+        no other.
+        """
         X = joints.astype(np.float64)
-        if self._stamp_ns is None:
+        if self._stamp_ns is None or np.abs(X - self._x).max() > MOST_MOVED:
             self._x, self._dx = X, np.zeros_like(X)
         else:
             T_e = (stamp_ns - self._stamp_ns) / SECOND_NS

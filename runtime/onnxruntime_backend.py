@@ -16,11 +16,12 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from diffpose_edge.errors import BundleError
+from diffpose_edge.errors import RuntimeClosed
 from diffpose_edge.manifest import SAMPLES, Manifest, Shapes
-from diffpose_edge.runtime.backend import Array
+from diffpose_edge.runtime.backend import CLOSED, Array
 from diffpose_edge.runtime.deadline import Deadline
 from diffpose_edge.runtime.frame_caches import FrameCaches
+from diffpose_edge.runtime.onnxruntime_border import check_border, refusing
 from diffpose_edge.runtime.onnxruntime_steps import OnnxRuntimeSteps
 from diffpose_edge.runtime.samples_side_by_side import SamplesSideBySide, dealt_samples
 
@@ -71,19 +72,20 @@ class OnnxRuntimeBackend:
         self._steps = self._steps_of(manifest, graphs["step"], side_by_side)
         self.x, self.feature, self.start = self._steps.x, self._steps.feature, self._steps.start
         # Once, on zeros, as the steps have done: the first run is slow.
-        self._context.run_with_iobinding(self._encoding if self._nothing is None else self._remembering[self._nothing])
+        with refusing("run the context graph"):
+            self._context.run_with_iobinding(self._encoding if self._nothing is None else self._remembering[self._nothing])
 
     def encode(self) -> None:
         if self._nothing is not None:
             self.encode_after(self._nothing)
         else:
-            self._context.run_with_iobinding(self._encoding)
+            self._encoder().run_with_iobinding(self._encoding)
 
     def new_caches(self) -> FrameCaches:
         """Return empty caches of P people that the context graph of a causal encoder reads and writes in place."""
         assert self._causal is not None
         caches = FrameCaches(self._causal, self.shape.P)
-        binding = self._context.io_binding()
+        binding = self._encoder().io_binding()
         for arrays, bind in ((caches.taken, binding.bind_ortvalue_input), (caches.given, binding.bind_ortvalue_output)):
             for name, array in arrays.items():
                 bind(name, ort.OrtValue.ortvalue_from_numpy(array))
@@ -93,7 +95,7 @@ class OnnxRuntimeBackend:
 
     def encode_after(self, caches: FrameCaches) -> None:
         """Run a causal encoder: ``observation``, and what ``caches`` of this backend remember → ``xyz``, ``features``, ``caches.given``."""
-        self._context.run_with_iobinding(self._remembering[caches])
+        self._encoder().run_with_iobinding(self._remembering[caches])
 
     def begin(self, timesteps: tuple[int, ...], coefficients: Array) -> None:
         self._steps.begin(timesteps, coefficients)
@@ -126,6 +128,11 @@ class OnnxRuntimeBackend:
         self._steps.close()
         self._remembering.clear()
         self._encoding = self._context = None
+
+    def _encoder(self) -> Any:
+        if self._context is None:
+            raise RuntimeClosed(CLOSED)
+        return self._context
 
     def _bind_seen(self, binding: Any) -> None:
         """Bind what is observed and what is made of it to a run of the context graph."""
@@ -167,15 +174,9 @@ class OnnxRuntimeBackend:
         return options
 
     def _session(self, role: str, content: bytes, options: Any, border: tuple[Shapes, Shapes]) -> Any:
-        try:
+        with refusing(f"load the {role} graph"):
             session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        except Exception as err:  # ONNX Runtime's own exception types share no base; the cause stays attached
-            raise BundleError(f"ONNX Runtime {ort.__version__} cannot load the {role} graph: {err}") from err
-        for wanted, found in zip(border, (session.get_inputs(), session.get_outputs()), strict=True):
-            actual = {value.name: tuple(value.shape) for value in found}
-            free = {name: (wanted.get(name, size)[0], *size[1:]) if size[0] == SAMPLES else size for name, size in actual.items()}
-            if free != wanted or any(value.type != "tensor(float)" for value in found):
-                raise BundleError(f"the {role} graph takes or gives {actual}, the manifest's shapes mean {wanted}; export the bundle again")
+        check_border(session, role, border)
         return session
 
 

@@ -18,10 +18,11 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from diffpose_edge.errors import BundleError, CudaError, DiffPoseEdgeError
+from diffpose_edge.errors import CudaError, DiffPoseEdgeError, RuntimeClosed
 from diffpose_edge.manifest import Manifest, Shapes
-from diffpose_edge.runtime.backend import KEPT_SCHEDULES, Array, ScheduleKey, schedule_key
+from diffpose_edge.runtime.backend import CLOSED, KEPT_SCHEDULES, Array, ScheduleKey, schedule_key
 from diffpose_edge.runtime.loop import reverse_process
+from diffpose_edge.runtime.onnxruntime_border import check_border, refusing
 
 PROVIDER = "CUDAExecutionProvider"
 OLDEST = (1, 18)  # the first with use_tf32 and gpu_graph_id
@@ -54,6 +55,7 @@ class OnnxRuntimeCudaBackend:
         missing = "" if on_cpu else _loaded_libraries()
         self.shape, self._device = manifest.shape, device
         self._provider = "CPUExecutionProvider" if on_cpu else PROVIDER
+        self._closed = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="diffpose-edge-onnxruntime")
         try:
             self._sessions = self._run(_Sessions, manifest, graphs, None if on_cpu else device, missing)
@@ -78,14 +80,19 @@ class OnnxRuntimeCudaBackend:
         return {**told, "one_graph_per_step": because is None, **({} if because is None else {"eager_because": because})}
 
     def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
         try:
-            self._run(self._sessions.release)
-        except RuntimeError:  # the thread has ended: this was closed before, or the interpreter is at its end
+            self._thread.submit(self._sessions.release).result()
+        except RuntimeError:  # the thread has ended: the interpreter is at its end
             self._sessions.release()
         finally:
             self._thread.shutdown()
 
     def _run(self, call: Callable[Arguments, Result], *arguments: Arguments.args, **options: Arguments.kwargs) -> Result:
+        if self._closed:
+            raise RuntimeClosed(CLOSED)
         return self._thread.submit(call, *arguments, **options).result()
 
 
@@ -94,6 +101,7 @@ class _Sessions:
 
     def __init__(self, manifest: Manifest, graphs: Mapping[str, bytes], device: int | None, missing: str):
         self._graphs, self._device, self._missing = graphs, device, missing
+        self._borders = {"context": manifest.context_io, "step": manifest.step_io}
         self.eager_because = "there are none on the CPU" if device is None else None
         (seen, observed), given = next(iter(manifest.context_io[0].items())), manifest.context_io[1]
         taken, state = manifest.step_io[0], manifest.shape.state
@@ -225,10 +233,9 @@ class _Sessions:
         # TF32 would round FP32 matmuls to 10 bits.
         cuda = {"device_id": str(self._device), "enable_cuda_graph": str(int(self.eager_because is None)), "use_tf32": "0"}
         chosen: Any = ["CPUExecutionProvider"] if self._device is None else [(PROVIDER, cuda)]
-        try:
+        with refusing(f"load the {role} graph"):
             session = ort.InferenceSession(self._graphs[role], options, providers=chosen)
-        except Exception as err:  # ONNX Runtime's own exception types share no base; the cause stays attached
-            raise BundleError(f"ONNX Runtime {ort.__version__} cannot load the {role} graph: {err}") from err
+        check_border(session, role, self._borders[role])
         if self._device is not None and session.get_providers()[0] != PROVIDER:
             raise CudaError(
                 f"ONNX Runtime {ort.__version__} fell back to the CPU: its CUDA provider did not start (driver, CUDA or cuDNN is "

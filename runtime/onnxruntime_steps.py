@@ -14,9 +14,11 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from diffpose_edge.runtime.backend import KEPT_SCHEDULES, Array, ScheduleKey, schedule_key
+from diffpose_edge.errors import RuntimeClosed
+from diffpose_edge.runtime.backend import CLOSED, KEPT_SCHEDULES, Array, ScheduleKey, schedule_key
 from diffpose_edge.runtime.deadline import Deadline
 from diffpose_edge.runtime.loop import reverse_process, reverse_process_until
+from diffpose_edge.runtime.onnxruntime_border import refusing
 
 
 class OnnxRuntimeSteps:
@@ -48,7 +50,8 @@ class OnnxRuntimeSteps:
         self._warm_up()
 
     def begin(self, timesteps: tuple[int, ...], coefficients: Array) -> None:
-        """Make a schedule current: K timesteps and their coefficients (K, 3)."""
+        """Make a schedule current: K timesteps and their coefficients (K, 3). Raises RuntimeClosed, as all that runs steps does."""
+        self.check_open()
         key = schedule_key(timesteps, coefficients)
         if key not in self._schedules:
             if len(self._schedules) >= KEPT_SCHEDULES:
@@ -60,10 +63,12 @@ class OnnxRuntimeSteps:
 
     def walk(self, step_ns: NDArray[np.float64], trajectory: Array | None) -> Array:
         """Walk all steps; see :func:`diffpose_edge.runtime.loop.reverse_process`."""
+        self.check_open()
         return reverse_process(self, len(self._current), step_ns, trajectory)
 
     def walk_until(self, step_ns: NDArray[np.float64], trajectory: Array | None, deadline: Deadline) -> tuple[Array, int]:
         """Walk as far as the time reaches; see :class:`diffpose_edge.runtime.backend.StoppableWalk`."""
+        self.check_open()
         K = len(self._current)
         walked = reverse_process_until(self, K, step_ns, deadline, trajectory)
         if walked in (0, K):
@@ -103,6 +108,11 @@ class OnnxRuntimeSteps:
         self._told = {}
         self._session = None
 
+    def check_open(self) -> None:
+        """Raise RuntimeClosed after ``close()``."""
+        if self._session is None:
+            raise RuntimeClosed(CLOSED)
+
     def _bindings(self, timesteps: tuple[int, ...], coefficients: Array) -> list[Any]:
         # One row for each step, contiguous; ONNX Runtime reads these arrays themselves, so they live as long as the bindings.
         rows = np.array(timesteps, np.float32).reshape(-1, 1), np.ascontiguousarray(coefficients, np.float32)
@@ -125,7 +135,8 @@ class OnnxRuntimeSteps:
         """Run once, on zeros: at its first run ONNX Runtime lays out memory, starts threads and touches the weights."""
         (step,) = self._bindings((0,), np.zeros((1, 3), np.float32))
         self._rows.clear()
-        self._session.run_with_iobinding(step)
+        with refusing("run the step graph"):
+            self._session.run_with_iobinding(step)
 
     def _check_buffers(self) -> None:
         # The whole scheme rests on ONNX Runtime sharing these arrays' memory instead of copying them once.

@@ -6,17 +6,17 @@ import copy
 import logging
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from time import perf_counter_ns
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from diffpose_edge.bundle import Bundle, load_bundle
+from diffpose_edge.bundle import Bundle, trusted_bundle
 from diffpose_edge.causal_io import refuse_on_gpu
 from diffpose_edge.errors import (
     BudgetError,
@@ -32,17 +32,24 @@ from diffpose_edge.extras import require
 from diffpose_edge.keypoints import Keypoints, checked_keypoints, numbers_of
 from diffpose_edge.mixtures import Mixture
 from diffpose_edge.person import PersonView, context_channels, person_view
+from diffpose_edge.readings import Reading
+from diffpose_edge.runtime.about import about_runtime
 from diffpose_edge.runtime.backend import Array, Backend
 from diffpose_edge.runtime.budget import Budgets, FixedPace, Pace
 from diffpose_edge.runtime.call import Call, Request, timed
 from diffpose_edge.runtime.clip import ClipEstimates, clip_load
+from diffpose_edge.runtime.counters import Counting, RuntimeCounters, counted
 from diffpose_edge.runtime.deadline import Clock, Deadline
 from diffpose_edge.runtime.estimate import PoseEstimate
+from diffpose_edge.runtime.last_finite import checked_non_finite
 from diffpose_edge.runtime.measuring import DEFAULT_PAUSE_MS, DEFAULT_ROUNDS, measured_timings
+from diffpose_edge.runtime.own_process import Home
 from diffpose_edge.runtime.plan import StepPlan, step_plan
+from diffpose_edge.runtime.range_check import RangeCheck
 from diffpose_edge.runtime.start import Draws, Seed, checked_mode, draw_starts, draws_of, fill_missing, generator_of
 from diffpose_edge.runtime.video_stream import VideoStream
 from diffpose_edge.timings import MachineTimings, save_timings
+from diffpose_edge.trust import KeyFiles, trust_of
 
 BACKENDS = ("onnxruntime", "tensorrt", "onnxruntime-cuda", "auto")
 # ONNX Runtime starts as many threads as it is told, and a hundred thousand take the machine down with them.
@@ -53,20 +60,36 @@ log = logging.getLogger(__name__)
 class PoseRuntime:
     """Owns a loaded bundle's sessions and buffers until ``close()``; use it with ``with``.
 
-    Calls from several threads are taken one after another: the buffers are shared.
+    Calls from several threads are taken one after another: the buffers are shared. It belongs to the process that loaded it: in a
+    forked one every call raises WrongProcess.
     """
 
-    def __init__(self, bundle: Bundle, backend: Backend, *, precision: str = "fp32", for_cpu: bool = False, clock: Clock = perf_counter_ns):
-        """Take over a backend that runs the bundle's graphs of a precision, ``for_cpu``: those made for the CPU. ``clock``: monotonic,
-        nanoseconds, by which budgets are kept.
+    def __init__(
+        self,
+        bundle: Bundle,
+        backend: Backend,
+        *,
+        precision: str = "fp32",
+        for_cpu: bool = False,
+        non_finite: str = "raise",
+        clock: Clock = perf_counter_ns,
+    ):
+        """Take over a backend that runs the bundle's graphs of a precision, ``for_cpu``: those made for the CPU. ``non_finite``: see
+        ``load``. ``clock``: monotonic, nanoseconds, by which budgets are kept.
         """
+        self._non_finite, self._range = checked_non_finite(non_finite), RangeCheck(bundle.manifest)
         self.bundle = bundle
         self._backend: Backend | None = backend
+        self._home = Home("runtime", "load the bundle there, with PoseRuntime.load")
         # Given back at the end of the program, too, before the modules that it takes are gone.
-        self._end = weakref.finalize(self, backend.close)
-        self._clock, self._budgets = clock, Budgets(bundle, backend.describe(), precision, for_cpu, clock)
-        self._lock, self._pool_lock = threading.Lock(), threading.Lock()
+        self._end = weakref.finalize(self, self._home.releasing(backend.close))
+        described = backend.describe()
+        self._clock, self._budgets = clock, Budgets(bundle, described, precision, for_cpu, clock)
+        self._counting = Counting(about_runtime(bundle.manifest, described, precision))
+        self._turns, self._pool_lock = threading.Lock(), threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
+        about = self._counting.about
+        log.info("loaded bundle %s: %s, %s", about["bundle"], about["backend"], precision, extra={"event": "runtime_loaded", **about})
 
     @classmethod
     def load(
@@ -81,6 +104,10 @@ class PoseRuntime:
         device: int = 0,
         timed: bool = False,
         portable: bool = False,
+        non_finite: str = "raise",
+        trusted_key: KeyFiles | None = None,
+        trusted_hash: str | None = None,
+        unsigned_engines: bool = False,
     ) -> PoseRuntime:
         """Load a bundle, check it, and allocate every buffer that the loop uses.
 
@@ -93,18 +120,28 @@ class PoseRuntime:
         are dealt out to them. On the CPU the graphs made for it are run, where the bundle has them; with ``portable`` those that
         TensorRT gets, whose operators the cores share. On a GPU: ``flavour`` "tensorrt" or "rtx" and ``provider`` of CUDA
         "cuda-bindings" or "pycuda" (default: the first that is installed), the number of the ``device``, and ``timed`` to have
-        encoder and steps timed on the device, which costs a little.
+        encoder and steps timed on the device, which costs a little. ``non_finite``: what a result that is no number does, in whatever this
+        runtime computes, streams too: "raise" a NumericalError, or "last": the person gets the pose of their last finite state and is
+        marked ``non_finite`` (docs/reliability.md).
 
-        Raises BundleError, MissingPackage, EngineMismatch with the command that builds what is missing, CudaError, EngineError,
-        or DiffPoseEdgeError for an unknown backend. A causal encoder runs on the CPU only: EngineError for another backend.
+        ``trusted_key``: files of Ed25519 public keys (PEM), by one of which the bundle must be signed; ``trusted_hash``: the digest that
+        it must have, "sha256:…"; ``unsigned_engines``: run TensorRT engines all the same, which neither covers. Both are checked before
+        anything of the bundle is read (docs/signing.md). With neither, DIFFPOSE_TRUSTED_KEY is asked, then any bundle is taken.
+
+        Raises BundleError, SignatureError, MissingPackage, EngineMismatch with the command that builds what is missing, CudaError,
+        EngineError, or DiffPoseEdgeError for an unknown backend. A causal encoder runs on the CPU only: EngineError for another backend.
         """
         if backend not in BACKENDS:
             raise DiffPoseEdgeError(f"expected a backend out of {', '.join(BACKENDS)}, got {backend!r}")
         if threads is not None and (type(threads) is not int or not 1 <= threads <= MOST_THREADS):
             raise DiffPoseEdgeError(f"expected threads as a whole number within 1..{MOST_THREADS}, got {threads!r}")
-        loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
-        if backend == "auto" and loaded.manifest.causal is not None:
-            log.info("running on the CPU: a causal encoder runs nowhere else yet")
+        checked_non_finite(non_finite)
+        trust = trust_of(trusted_key, trusted_hash, unsigned_engines=unsigned_engines)
+        loaded = trusted_bundle(bundle, trust)
+        backend = backend if trust is None else trust.backend(backend)
+        auto = backend == "auto"
+        if auto and loaded.manifest.causal is not None:
+            log.info("running on the CPU: a causal encoder runs nowhere else yet", extra={"event": "fallback", "kind": "cpu"})
             backend = "onnxruntime"
         if backend != "onnxruntime":
             refuse_on_gpu(loaded.manifest.causal)
@@ -118,18 +155,24 @@ class PoseRuntime:
                     raise
                 # Nothing that fits is what a machine without a GPU has; an engine that fits and is refused is news.
                 expected = not isinstance(err, EngineError) or isinstance(err, EngineMismatch)
-                log.log(logging.INFO if expected else logging.WARNING, "running on the CPU: %s", err)
+                level = logging.INFO if expected else logging.WARNING
+                log.log(level, "running on the CPU: %s", err, extra={"event": "fallback", "kind": "cpu"})
             else:
-                return cls(loaded, made, precision=precision)
+                return cls(loaded, made, precision=precision, non_finite=non_finite)
         require("onnxruntime")
         if backend == "onnxruntime-cuda":
             from diffpose_edge.runtime.onnxruntime_cuda_backend import OnnxRuntimeCudaBackend
 
-            return cls(loaded, OnnxRuntimeCudaBackend(loaded.manifest, loaded.graphs(precision), device), precision=precision)
+            on_gpu = OnnxRuntimeCudaBackend(loaded.manifest, loaded.graphs(precision), device)
+            return cls(loaded, on_gpu, precision=precision, non_finite=non_finite)
         from diffpose_edge.runtime.onnxruntime_backend import OnnxRuntimeBackend
 
         graphs = loaded.graphs(precision, for_cpu=not portable)
-        return cls(loaded, OnnxRuntimeBackend(loaded.manifest, graphs, threads), precision=precision, for_cpu=not portable)
+        on_cpu = OnnxRuntimeBackend(loaded.manifest, graphs, threads)
+        runtime = cls(loaded, on_cpu, precision=precision, for_cpu=not portable, non_finite=non_finite)
+        if auto:
+            runtime._counting.fell_back("cpu")
+        return runtime
 
     def estimate(
         self,
@@ -171,7 +214,8 @@ class PoseRuntime:
         poses whatever P is. trace: keep every state.
 
         Raises KeypointError, TimestepError, DiffPoseEdgeError for a mode or a fitted schedule that the bundle does not have,
-        BudgetError where nothing was measured, or where not even the smallest schedule fits for P people; RuntimeClosed.
+        BudgetError where nothing was measured, or where not even the smallest schedule fits for P people; NumericalError for a result
+        that is no number, unless the runtime was loaded with non_finite="last"; RuntimeClosed.
         """
         asked, pace = self._clock(), self._pace(timesteps, steps, sampler, budget_ms)
         return self._prepared(keypoints, confidence, seed, mixture, pace, asked, mode, trace, own=False)()
@@ -207,6 +251,7 @@ class PoseRuntime:
                 self._pool = ThreadPoolExecutor(1, thread_name_prefix="diffpose-edge")
             return self._pool.submit(work)
 
+    @counted
     def _prepared(
         self,
         keypoints: ArrayLike | None,
@@ -348,12 +393,34 @@ class PoseRuntime:
         self._open()
         return self._budgets.timings
 
+    def range_report(self, keypoints: ArrayLike, confidence: ArrayLike | None = None) -> list[str]:
+        """Say of each of B people (B, 17, 2|3), or frames, what is out of the range that training showed, and by how much: what
+        ``out_of_range`` means. "" for who is within. Raises KeypointError.
+        """
+        return self._range.report(checked_keypoints(keypoints, confidence))
+
+    @property
+    def counters(self) -> RuntimeCounters:
+        """What became of the calls so far: a copy. A closed runtime still has it."""
+        return self._counting.snapshot()
+
+    @property
+    def about(self) -> Mapping[str, str | int]:
+        """Bundle, backend, precision and sizes, in a few words; a closed runtime still has them."""
+        return self._counting.about
+
+    def readings(self) -> list[Reading]:
+        """Return the counters as readings, for :class:`diffpose_edge.metrics_endpoint.MetricsEndpoint`."""
+        return self._counting.readings()
+
     def describe(self) -> dict[str, Any]:
         """Return the backend's name, version and settings. Raises RuntimeClosed."""
         return self._open().describe()
 
     def close(self) -> None:
-        """Wait for what was begun, and release sessions and buffers; a second call does nothing."""
+        """Wait for what was begun, and release sessions and buffers; a second call does nothing. In a forked process it never does."""
+        if not self._home.here:
+            return
         with self._pool_lock:  # held until the end: nothing is begun on what is being released
             if self._pool is not None:
                 self._pool.shutdown(wait=True)
@@ -362,6 +429,7 @@ class PoseRuntime:
                 if self._backend is not None:
                     self._end()
                     self._backend = None
+                    self._counting.close()
 
     def __enter__(self) -> PoseRuntime:
         return self
@@ -369,11 +437,22 @@ class PoseRuntime:
     def __exit__(self, kind: type[BaseException] | None, err: BaseException | None, where: TracebackType | None) -> None:
         self.close()
 
+    def __reduce__(self) -> NoReturn:
+        self._home.refuse_to_leave()
+
+    @property
+    def _lock(self) -> threading.Lock:
+        """Who has it has the buffers. Raises WrongProcess: what a thread of the parent held at the fork, nobody releases in the child."""
+        self._home.check()
+        return self._turns
+
     def _open(self) -> Backend:
+        self._home.check()
         if self._backend is None:
             raise RuntimeClosed("this runtime was closed; load the bundle again with PoseRuntime.load")
         return self._backend
 
+    @counted
     def _pace(
         self,
         timesteps: Sequence[int] | None,
@@ -396,6 +475,7 @@ class PoseRuntime:
         assert known is not None
         return known
 
+    @counted
     def _estimate(
         self,
         keypoints: Keypoints,
@@ -453,7 +533,8 @@ class PoseRuntime:
         draws = None
         if view is not None:
             draws = draw_starts(uv, confidence, view, mixture, self.bundle.manifest.shape.N, rng)
-        return Request(uv, confidence, plan, mode, rng, trace, view, draws, deadline)
+        outside = self._range.outside(uv, confidence, view, draws if mixture is not None else None)
+        return Request(uv, confidence, plan, mode, rng, trace, view, draws, deadline, outside, self._non_finite)
 
 
 def _filled(keypoints: Keypoints) -> Array:

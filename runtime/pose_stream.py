@@ -5,10 +5,11 @@ from __future__ import annotations
 import secrets
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from time import perf_counter_ns
 from types import TracebackType
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -16,6 +17,7 @@ from numpy.typing import ArrayLike
 from diffpose_edge.body import BodyEstimate
 from diffpose_edge.errors import DiffPoseEdgeError
 from diffpose_edge.keypoints import Keypoints, checked_keypoints, numbers_of
+from diffpose_edge.readings import Reading
 from diffpose_edge.runtime.identities import GivenIdentities, Identities
 from diffpose_edge.runtime.one_euro import OneEuro
 from diffpose_edge.runtime.pose_runtime import PoseRuntime
@@ -23,6 +25,7 @@ from diffpose_edge.runtime.slot_poses import Walk, slot_poses
 from diffpose_edge.runtime.slots import Slots
 from diffpose_edge.runtime.stamps import Stamps, StreamCounters
 from diffpose_edge.runtime.stream_bodies import NOBODY, SeenFrame, StreamBodies
+from diffpose_edge.runtime.stream_report import StreamReport
 from diffpose_edge.runtime.stream_worker import StreamWorker, waiting_frames
 from diffpose_edge.runtime.tracker import Tracker, Tracking
 from diffpose_edge.skeleton import J
@@ -93,10 +96,11 @@ class PoseStream:
         self._identities: Identities = GivenIdentities(max_missed) if tracking is None else Tracker(tracking, max_missed)
         own_seed = secrets.randbits(63) if seed is None else seed
         self._bodies = StreamBodies(poses, self._identities, slots, self._stamps, self._counters, smoothing, frame_id, own_seed)
+        self._report = StreamReport(self._stamps, self._bodies.latency, runtime.about)
         self.delay = poses.delay
         # Frames are admitted, and counted, one at a time, whichever thread they come from.
         self._admission = threading.Lock()
-        self._worker = StreamWorker[SeenFrame, Bodies](self._bodies.frame, self._bodies.flush, self._stamps.drop, waiting, on_bodies)
+        self._worker = StreamWorker[SeenFrame, Bodies](self._bodies.frame, self._bodies.flush, self._report.dropped, waiting, on_bodies)
         # At the end of the program, or where nobody has kept the stream: the thread ends before the runtime does.
         self._end = weakref.finalize(self, self._worker.discard)
 
@@ -111,9 +115,10 @@ class PoseStream:
         what is no frame, and then nothing has changed; RuntimeClosed, also after an error in the stream's thread.
         """
         frame = self._frame(keypoints, stamp_ns, body_ids)
+        self._worker.check_open()
         with self._admission:
-            self._worker.check_open()
-            if not self._stamps.admit(frame.stamp_ns):
+            self._worker.check_open()  # again: it may have been closed meanwhile
+            if not self._report.admits(frame.stamp_ns):
                 return False
             self._worker.put(frame)
             return True
@@ -138,14 +143,16 @@ class PoseStream:
         Takes and raises as ``push`` does, and DiffPoseEdgeError in a stream to which frames were pushed.
         """
         frame = self._frame(keypoints, stamp_ns, body_ids)
+        self._worker.check_open()
         with self._admission:
             self._check_own_thread("process")
-            if not self._stamps.admit(frame.stamp_ns):
+            if not self._report.admits(frame.stamp_ns):
                 return []
             return [body for bodies in self._bodies.frame(frame) for body in bodies]
 
     def flush(self) -> Bodies:
         """Without a thread: answer every frame that is still due, and forget everybody. ``close`` does it for a stream with one."""
+        self._worker.check_open()
         with self._admission:
             self._check_own_thread("flush")
             return [body for bodies in self._bodies.flush() for body in bodies]
@@ -155,17 +162,30 @@ class PoseStream:
         """What became of the frames and people so far: a copy."""
         return replace(self._counters)
 
+    @property
+    def about(self) -> Mapping[str, str | int]:
+        """The runtime's bundle, backend, precision and sizes."""
+        return self._report.about
+
+    def readings(self) -> list[Reading]:
+        """Return the counters as readings, for :class:`diffpose_edge.metrics_endpoint.MetricsEndpoint`."""
+        return self._report.readings()
+
     def close(self, drain: bool = True) -> None:
         """End the stream: compute the frames that wait, and answer those that are due, or give them up; join the thread.
 
         Bodies that were not taken can still be. The runtime stays open. A second call does nothing. Called by the callback it
-        gives up. Raises what went wrong in the stream's thread where nobody was told of it yet.
+        gives up. Raises what went wrong in the stream's thread where nobody was told of it yet. In a forked process it does nothing.
         """
+        if not self._worker.home.here:
+            return
         try:
             self._worker.close(drain)
         finally:
             self._end.detach()
-            self._bodies.close()
+            with self._admission:  # a frame that another thread is computing is computed
+                self._bodies.close()
+            self._report.close()
 
     def __enter__(self) -> PoseStream:
         return self
@@ -178,12 +198,20 @@ class PoseStream:
         self._worker.discard()
         self.close(drain=False)
 
+    def __reduce__(self) -> NoReturn:
+        self._worker.home.refuse_to_leave()
+
     def _frame(self, keypoints: ArrayLike | Keypoints, stamp_ns: int, body_ids: Sequence[int] | None) -> SeenFrame:
         arrived_ns = perf_counter_ns()
-        if not isinstance(stamp_ns, int | np.integer) or isinstance(stamp_ns, bool) or int(stamp_ns) not in STAMPS:
-            raise DiffPoseEdgeError(f"expected stamp_ns as a whole number of nanoseconds within 64 bits, got {stamp_ns!r}")
-        people = _people_of(keypoints)
-        return SeenFrame(int(stamp_ns), people, self._identities.check(body_ids, len(people)), arrived_ns)
+        try:
+            if not isinstance(stamp_ns, int | np.integer) or isinstance(stamp_ns, bool) or int(stamp_ns) not in STAMPS:
+                raise DiffPoseEdgeError(f"expected stamp_ns as a whole number of nanoseconds within 64 bits, got {stamp_ns!r}")
+            people = _people_of(keypoints)
+            return SeenFrame(int(stamp_ns), people, self._identities.check(body_ids, len(people)), arrived_ns)
+        except DiffPoseEdgeError:
+            with self._admission:
+                self._report.malformed()
+            raise
 
     def _check_own_thread(self, name: str) -> None:
         self._worker.check_open()

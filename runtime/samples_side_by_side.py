@@ -7,12 +7,13 @@ these sizes costs more than it wins (docs/bench.md has figures).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from time import perf_counter_ns
 
 import numpy as np
 from numpy.typing import NDArray
 
+from diffpose_edge.errors import RuntimeClosed
 from diffpose_edge.runtime.backend import Array
 from diffpose_edge.runtime.deadline import Deadline
 from diffpose_edge.runtime.loop import reverse_process_until
@@ -50,10 +51,10 @@ class SamplesSideBySide:
         return len(self._parts)
 
     def begin(self, timesteps: tuple[int, ...], coefficients: Array) -> None:
-        """Make a schedule current: K timesteps and their coefficients (K, 3)."""
-        self._K = len(timesteps)
+        """Make a schedule current: K timesteps and their coefficients (K, 3). Raises RuntimeClosed, as ``walk`` does."""
         for part in self._parts:
             part.begin(timesteps, coefficients)
+        self._K = len(timesteps)
 
     def walk(self, step_ns: NDArray[np.float64], trajectory: Array | None) -> Array:
         """Walk all steps of all samples; return the final state (P N, 17, 5).
@@ -121,13 +122,20 @@ class SamplesSideBySide:
 
     def _together(self, walk: Callable[[int], None]) -> None:
         """Call ``walk`` for every part, each in a thread of its own; return when all have ended."""
-        others = [self._pool.submit(walk, i) for i in range(1, len(self._parts))]
+        self._parts[0].check_open()
+        others = [self._submitted(walk, i) for i in range(1, len(self._parts))]
         try:
             walk(0)
         finally:
             wait(others)  # nobody else may write the buffers when this returns, whatever went wrong
         for other in others:
             other.result()
+
+    def _submitted(self, walk: Callable[[int], None], i: int) -> Future[None]:
+        try:
+            return self._pool.submit(walk, i)
+        except RuntimeError as err:  # Python ends its pools of threads first when a program ends, whatever still runs
+            raise RuntimeClosed(f"this backend's threads have ended, with the program: {err}") from None
 
     def _given(self, i: int) -> OnnxRuntimeSteps:
         """Return part i with the start of its samples, and what they are told, in its buffers."""

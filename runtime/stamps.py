@@ -14,7 +14,7 @@ class StreamCounters:
     ``frames`` came: ``computed``, still waiting, ``duplicated`` (the newest frame's stamp again), ``out_of_order`` (older than the
     newest), or ``dropped`` (given up for newer ones, or at a close without a drain). ``missed`` never came, as the period tells.
     ``gaps``: how often the past was forgotten. People: ``entered`` and ``left``; ``left_out``: how often somebody in a frame got no
-    estimate, because they had no identity (yet) or no slot.
+    estimate, because they had no identity (yet) or no slot. ``malformed`` was no frame, raised an error, and is not among ``frames``.
     """
 
     frames: int = 0
@@ -27,6 +27,7 @@ class StreamCounters:
     entered: int = 0
     left: int = 0
     left_out: int = 0
+    malformed: int = 0
 
 
 class Stamps:

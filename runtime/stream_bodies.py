@@ -10,6 +10,7 @@ import numpy as np
 
 from diffpose_edge.body import BodyEstimate, bodies_of
 from diffpose_edge.keypoints import Keypoints
+from diffpose_edge.readings import Histogram
 from diffpose_edge.runtime.identities import Identities
 from diffpose_edge.runtime.likeness import areas_of, boxes_of
 from diffpose_edge.runtime.one_euro import OneEuro, OneEuroFilter
@@ -55,6 +56,7 @@ class StreamBodies:
     ):
         self.poses, self.identities, self.slots, self.stamps, self.counters = poses, identities, slots, stamps, counters
         self.smoothing, self.frame_id, self.seed = smoothing, frame_id, seed
+        self.latency = Histogram()
         self._due: deque[_Due] = deque()
         self._filters: dict[int, OneEuroFilter] = {}
         self._present: set[int] = set()
@@ -102,6 +104,8 @@ class StreamBodies:
         due = self._due.popleft()
         bodies = [] if due.frame is None else [self._smoothed(self._bodies(due.frame, due.seats, answers))]
         self._forget_filters()
+        if due.frame is not None:
+            self.latency.add((perf_counter_ns() - due.frame.arrived_ns) * 1e-9)
         return bodies
 
     def _identified(self, frame: SeenFrame) -> tuple[int | None, ...]:

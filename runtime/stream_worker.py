@@ -14,6 +14,8 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from diffpose_edge.errors import DiffPoseEdgeError, RuntimeClosed
+from diffpose_edge.events import tell_fault
+from diffpose_edge.runtime.own_process import Home
 
 MOST_WAITING = 100_000
 Frame = TypeVar("Frame")
@@ -54,6 +56,7 @@ class StreamWorker(Generic[Frame, Result]):
         self._error: BaseException | None = None
         self._told = self._closing = self._ended = False
         self._drain = True
+        self.home = Home("stream", "begin another there, over a runtime that was loaded there")
 
     @property
     def begun(self) -> bool:
@@ -62,6 +65,7 @@ class StreamWorker(Generic[Frame, Result]):
 
     def put(self, frame: Frame) -> None:
         """Let a frame wait, and give up the oldest if too many do. Never waits. Raises RuntimeClosed, after an error too."""
+        self.home.check()
         with self._changed:
             self.check_open()
             if self._thread is None:
@@ -74,7 +78,8 @@ class StreamWorker(Generic[Frame, Result]):
             self._changed.notify_all()
 
     def check_open(self) -> None:
-        """Raise RuntimeClosed where no frame is taken any more."""
+        """Raise RuntimeClosed where no frame is taken any more, WrongProcess in a forked process."""
+        self.home.check()
         if self._error is not None:
             self._told = True
             raise RuntimeClosed(f"this stream ended with an error ({self._error}); begin another") from self._error
@@ -87,6 +92,7 @@ class StreamWorker(Generic[Frame, Result]):
         """
         if self._deliver is not None:
             raise DiffPoseEdgeError("expected nobody to ask for results: this stream delivers them to its callback")
+        self.home.check()
         with self._changed:
             came = self._changed.wait_for(lambda: self._results or self._ended or (self._closing and self._thread is None), timeout)
             if not came:
@@ -102,8 +108,10 @@ class StreamWorker(Generic[Frame, Result]):
     def close(self, drain: bool = True) -> None:
         """Take no more frames, compute those that wait (``drain``) or give them up, and join the thread. Results that were not taken can
         still be. A second call waits for the first; a call by the thread itself gives up and waits for nothing. Raises what went
-        wrong in the thread where nobody has been told.
+        wrong in the thread where nobody has been told. In a forked process, where there is no thread, it does nothing.
         """
+        if not self.home.here:
+            return
         own = threading.current_thread() is self._thread
         with self._changed:
             self._closing = True
@@ -119,11 +127,13 @@ class StreamWorker(Generic[Frame, Result]):
             raise self._error
 
     def discard(self) -> None:
-        """Close without a drain; an error that nobody was told of is logged."""
+        """Close without a drain; an error that nobody was told of is logged, but for a runtime that went first, or the program's end."""
         try:
             self.close(drain=False)
+        except RuntimeClosed:
+            pass
         except BaseException as err:
-            log.error("a stream ended with an error that nobody asked for: %s", err, exc_info=err)
+            log.error("a stream ended with an error that nobody asked for: %s", err, exc_info=err, extra={"event": "stream_fault"})
 
     def _run(self) -> None:
         try:
@@ -135,6 +145,7 @@ class StreamWorker(Generic[Frame, Result]):
                     self._give(result)
         except BaseException as err:
             self._error = err
+            tell_fault(err, "stream")
         finally:
             with self._changed:
                 self._ended = True

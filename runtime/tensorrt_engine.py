@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from diffpose_edge.atomic import atomic_file
-from diffpose_edge.engines import FLAVOURS
+from diffpose_edge.engines import FLAVOURS, MOST_ENGINE_BYTES
 from diffpose_edge.errors import EngineError, OutputError
 from diffpose_edge.extras import require
 from diffpose_edge.manifest import Shapes
+from diffpose_edge.reading import read_file
 from diffpose_edge.runtime.tensorrt_messages import heard_by, logger_of
 
 log = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ class TensorRTEngine:
         if self._cache is None or self._kernels is None:
             return
         compiled = bytes(memoryview(self._cache.serialize()))
-        if self._kernels.is_file() and self._kernels.read_bytes() == compiled:
+        if self._kept_kernels() == compiled:
             return
         try:
             with atomic_file(self._kernels) as temporary:
@@ -106,12 +107,24 @@ class TensorRTEngine:
             return engine.create_execution_context()
         runtime_config = engine.create_runtime_config()
         runtime_cache = runtime_config.create_runtime_cache()
-        if self._kernels.is_file():
+        kept = self._kept_kernels()
+        if kept is not None:
             # What is of another version or GPU is refused and made anew.
-            runtime_cache.deserialize(self._kernels.read_bytes())
+            runtime_cache.deserialize(kept)
         runtime_config.set_runtime_cache(runtime_cache)
         self._config, self._cache = runtime_config, runtime_cache
         return engine.create_execution_context(runtime_config)
+
+    def _kept_kernels(self) -> bytes | None:
+        """Return what an earlier load compiled, None where it left nothing. Raises EngineError for what cannot be read."""
+        if self._kernels is None:
+            return None
+        try:
+            return read_file(self._kernels, MOST_ENGINE_BYTES, inside=self._kernels.parent)
+        except FileNotFoundError:
+            return None
+        except OSError as err:
+            raise EngineError(f"{self._kernels} cannot be read: {err.strerror}. Remove it: it is made again at the next load") from None
 
     def _diagnosed(self, runtime: Any, plan: bytes) -> list[str]:
         """Return in words why TensorRT-RTX says that a plan does not fit this machine."""

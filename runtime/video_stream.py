@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from time import perf_counter_ns
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, NoReturn, Protocol, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,8 +21,10 @@ from diffpose_edge.keypoints import Keypoints, checked_keypoints, numbers_of
 from diffpose_edge.runtime.backend import Array, Backend
 from diffpose_edge.runtime.budget import Pace
 from diffpose_edge.runtime.call import Call, timed
+from diffpose_edge.runtime.counters import counted
 from diffpose_edge.runtime.estimate import PoseEstimate
 from diffpose_edge.runtime.frame_caches import FrameCaches
+from diffpose_edge.runtime.last_finite import finite, finite_rows
 from diffpose_edge.runtime.start import LEAST_OBSERVED, Seed, draws_of, generator_of
 from diffpose_edge.skeleton import J
 
@@ -137,6 +139,11 @@ class HeldContext:
             if self.features is not None and backend.features is not None:
                 self.features[people][due] = backend.features[:count, self.frame][due]
             since[due] = 0
+            if not (finite(backend.xyz[:count, self.frame]) and (self.features is None or finite(self.features[people]))):
+                # Not to be held: the encoder is due again with the next frame.
+                since[~finite_rows(self.xyz[people])] = self.hop
+                if self.features is not None:
+                    since[~finite_rows(self.features[people])] = self.hop
         since += 1
         return spent
 
@@ -185,6 +192,7 @@ class VideoStream:
             raise DiffPoseEdgeError(f"the output 'middle' needs an encoder of windows and a hop of 1; got {given}")
         self.people, self.hop, self.output = people, hop, output
         self._runtime, self._mode, self._rng = runtime, mode, generator_of(seed)
+        self._counting = runtime._counting
         self._batches = -(-people // manifest.shape.P)
         self._pace = pace(self._batches)
         with runtime._lock:
@@ -200,6 +208,7 @@ class VideoStream:
         """How many frames later than the newest the one is that ``push`` answers."""
         return 0 if self.output == "last" else (self._runtime.bundle.manifest.shape.F - 1) // 2
 
+    @counted
     def push(self, keypoints: ArrayLike, confidence: ArrayLike | None = None, seed: Seed = None, *, trace: bool = False) -> PoseEstimate:
         """Take in the next frame and return the poses in it, or in the frame ``delay`` before it.
 
@@ -254,6 +263,9 @@ class VideoStream:
 
     def __exit__(self, kind: type[BaseException] | None, err: BaseException | None, where: TracebackType | None) -> None:
         self.close()
+
+    def __reduce__(self) -> NoReturn:
+        self._runtime._home.refuse_to_leave()
 
     def _open(self) -> Past:
         if self._past is None:

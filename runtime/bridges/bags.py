@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -20,10 +21,12 @@ from diffpose_edge.runtime.bridges.joint_cloud import POINT_CLOUD, point_cloud
 from diffpose_edge.runtime.bridges.plain_messages import (
     CAMERA_INFO,
     MARKER_ARRAY,
+    MOST_MESSAGE_BYTES,
     POSE_ARRAY,
     Classes,
     Counts,
     Refused,
+    frame_id_of,
     image_size_of,
     keypoints_of,
     marker_array,
@@ -84,6 +87,7 @@ class BagReader:
 
         self.path = Path(path)
         with _readable(self.path):
+            _check_files(self.path)
             self._reader = Reader(self.path)
             self._reader.open()
             self._open = True
@@ -104,11 +108,15 @@ class BagReader:
         return name
 
     def messages(self, *topics: str) -> Iterator[Recorded]:
-        """Yield the messages of these topics in the order in which they were recorded. Raises BagError where the bag is damaged."""
+        """Yield the messages of these topics in the order in which they were recorded. Raises BagError where the bag is damaged, or was
+        closed.
+        """
+        self._check_open()
         wanted = [each for each in self._reader.connections if each.topic in topics]
         with _readable(self.path):
             recorded = iter(self._reader.messages(wanted) if wanted else ())
         while True:
+            self._check_open()
             with _readable(self.path):
                 found = next(recorded, None)
             if found is None:
@@ -120,6 +128,8 @@ class BagReader:
         """Return the message itself. Raises Refused where its bytes are not what its type says."""
         from rosbags.serde import SerdeError
 
+        if len(message.data) > MOST_MESSAGE_BYTES:
+            raise Refused("length", f"a message of {message.topic} has {len(message.data)} bytes, and up to {MOST_MESSAGE_BYTES} are taken")
         try:
             return self._store.deserialize_cdr(message.data, message.kind)
         except (SerdeError, UnicodeDecodeError) as err:
@@ -137,8 +147,19 @@ class BagReader:
     def __exit__(self, kind: type[BaseException] | None, err: BaseException | None, where: TracebackType | None) -> None:
         self.close()
 
+    def _check_open(self) -> None:
+        if not self._open:
+            raise BagError(f"{self.path} was closed; open it again")
+
     def _there(self) -> str:
         return f"It has: {', '.join(f'{topic} ({kind})' for topic, kind in sorted(self.topics.items())) or 'nothing'}"
+
+
+def _check_files(path: Path) -> None:
+    """Raise OSError where a bag, or what lies in its folder, is a pipe or a device, which would be waited for."""
+    for file in (path, *(path.iterdir() if path.is_dir() else ())):
+        if file.exists() and not (file.is_file() or file.is_dir()):
+            raise OSError(errno.EINVAL, f"{file.name} is a pipe, a socket or a device, not a file")
 
 
 @contextmanager
@@ -172,7 +193,7 @@ class BagWriter:
             opening.push(_moved_up(inner))
             self._writer = opening.enter_context(Writer(inner, version=METADATA_VERSION, storage_plugin=StoragePlugin.MCAP))
             self._topics: dict[tuple[str, str], Any] = {}
-            self._opened = opening.pop_all()
+            self._opened, self._closed = opening.pop_all(), False
 
     @property
     def classes(self) -> Classes:
@@ -184,7 +205,9 @@ class BagWriter:
         self.copy(Recorded(topic, kind, log_ns, bytes(self._store.serialize_cdr(message, kind))))
 
     def copy(self, message: Recorded) -> None:
-        """Write a message of another bag as it lies there."""
+        """Write a message of another bag as it lies there. Raises BagError after ``close()``."""
+        if self._closed:
+            raise BagError("this bag was closed, and is whole; write another")
         key = (message.topic, message.kind)
         if key not in self._topics:
             self._topics[key] = self._writer.add_connection(*key, typestore=self._store)
@@ -203,12 +226,14 @@ class BagWriter:
 
     def close(self) -> None:
         """Finish the bag and put it in its place; a second call does nothing."""
+        self._closed = True
         self._opened.close()
 
     def __enter__(self) -> BagWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, err: BaseException | None, where: TracebackType | None) -> None:
+        self._closed = True
         self._opened.__exit__(kind, err, where)
 
 
@@ -260,7 +285,7 @@ def replay(
                 continue
             done(1)
             poses = bag.decoded(message)
-            stamp_ns, frame_id = stamp_ns_of(poses.header), poses.header.frame_id
+            stamp_ns, frame_id = stamp_ns_of(poses.header), frame_id_of(poses.header)
             size = None if normalised else image_size or camera_size
             bodies = images.bodies(keypoints_of(poses, size), stamp_ns, frame_id)
         except Refused as err:

@@ -7,19 +7,31 @@ A ROS 2 node in the same domain sees ordinary topics: ROS 2 prefixes a topic's n
 from __future__ import annotations
 
 import logging
+import os
 import re
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter_ns
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 from diffpose_edge.body import BodyEstimate
 from diffpose_edge.errors import BridgeError
 from diffpose_edge.extras import require
+from diffpose_edge.readings import Reading, register
 from diffpose_edge.runtime.bridges.image_bodies import ImageBodies
 from diffpose_edge.runtime.bridges.joint_cloud import point_cloud
-from diffpose_edge.runtime.bridges.plain_messages import Counts, Refused, image_size_of, keypoints_of, pose_array, stamp_ns_of
+from diffpose_edge.runtime.bridges.plain_messages import (
+    MOST_MESSAGE_BYTES,
+    Counts,
+    Refused,
+    frame_id_of,
+    image_size_of,
+    keypoints_of,
+    pose_array,
+    stamp_ns_of,
+)
+from diffpose_edge.runtime.own_process import Home
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +49,8 @@ LOOPBACK = """<CycloneDDS><Domain>
     <Peers><Peer address="127.0.0.1"/></Peers>
   </Discovery>
 </Domain></CycloneDDS>"""
+# Cyclone DDS drops larger messages, in either direction, before it puts their parts together; by itself it takes 2 GB.
+BOUNDED = f"<CycloneDDS><Domain><Internal><MaxSampleSize>{MOST_MESSAGE_BYTES} B</MaxSampleSize></Internal></Domain></CycloneDDS>"
 
 _ROS_NAME = re.compile(r"/?[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*")
 
@@ -87,11 +101,22 @@ class DdsBridge:
         self._frame_id, self._waits_for_camera = frame_id, camera_topic is not None and image_size is None
         self._image_size = image_size
         self.counts = Counts()
+        self._home = Home("DDS bridge", "open another there, over a runtime that was loaded there")
         named = {"keypoints": keypoints_topic, "poses": poses_topic, "joints": joints_topic, "camera": camera_topic}
         topics = {use: dds_topic(name) for use, name in named.items() if name is not None}
         if len(set(topics.values())) < len(topics):
             raise BridgeError(f"expected topics that differ, got {', '.join(filter(None, named.values()))}")
         self._entities: _Entities | None = _Entities(domain, topics, reliable, depth, loopback)
+        register(self)
+
+    @property
+    def about(self) -> Mapping[str, str | int]:
+        """What it is, in a word."""
+        return {"bridge": "dds"}
+
+    def readings(self) -> list[Reading]:
+        """Return the counts as readings, for :class:`diffpose_edge.metrics_endpoint.MetricsEndpoint`."""
+        return self.counts.readings()
 
     def run(self, stop: Callable[[], bool], look_s: float = 0.1) -> Counts:
         """Answer messages until ``stop()``, which is asked after each and at least every ``look_s`` seconds; return the counts."""
@@ -104,6 +129,7 @@ class DdsBridge:
 
         Raises RuntimeClosed and what else is wrong with the runtime; a message's own faults are counted and logged.
         """
+        self._home.check()
         entities = self._entities
         if entities is None:
             raise BridgeError("this DDS bridge was closed; open another")
@@ -123,6 +149,7 @@ class DdsBridge:
         self.counts.received += 1
         if entities.write(answers):
             self.counts.answered += 1
+            self.counts.latency.add((perf_counter_ns() - arrived_ns) * 1e-9)
         else:
             self.counts.unsent += 1
         return True
@@ -135,7 +162,7 @@ class DdsBridge:
         """Return what is sent, by its use."""
         from diffpose_edge.runtime.bridges.dds_types import CLASSES
 
-        frame_id = message.header.frame_id
+        frame_id = frame_id_of(message.header)
         stamp_ns = stamp_ns_of(message.header)
         if self._frame_id is not None and frame_id != self._frame_id:
             raise Refused("frame", f"expected keypoints of the frame {self._frame_id!r}, got {frame_id!r}")
@@ -160,16 +187,34 @@ class DdsBridge:
             self._refuse(err)
 
     def close(self) -> None:
-        """Leave the domain; a second call does nothing. Runtime and :class:`ImageBodies` stay open."""
-        if self._entities is not None:
+        """Leave the domain; a second call does nothing. Runtime and :class:`ImageBodies` stay open. In a forked process it does nothing."""
+        if self._entities is not None and self._home.here:
             self._entities.close()
             self._entities = None
+            self.counts.seldom.close()
+
+    def __reduce__(self) -> NoReturn:
+        self._home.refuse_to_leave()
 
     def __enter__(self) -> DdsBridge:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, err: BaseException | None, where: TracebackType | None) -> None:
         self.close()
+
+
+def _open_bounded(domain: int, keep: Callable[[Any], Any]) -> None:
+    """Open a domain with the settings of CYCLONEDDS_URI and our bound; one that this process has open already stays as it is."""
+    from cyclonedds.core import DDSException
+    from cyclonedds.domain import Domain
+
+    own = os.environ.get("CYCLONEDDS_URI")
+    try:
+        keep(Domain(domain, f"{own},{BOUNDED}" if own else BOUNDED))
+    except DDSException as err:
+        if err.code != DDSException.DDS_RETCODE_PRECONDITION_NOT_MET:
+            raise
+        log.warning("this process has opened DDS domain %d before: it keeps those settings, and messages of any size are taken", domain)
 
 
 class _Entities:
@@ -205,7 +250,9 @@ class _Entities:
 
         try:
             if loopback:
-                keep(Domain(domain, LOOPBACK))
+                keep(Domain(domain, f"{LOOPBACK},{BOUNDED}"))
+            else:
+                _open_bounded(domain, keep)
             participant = keep(DomainParticipant(domain))
             self._reader = keep(DataReader(participant, keep(Topic(participant, topics["keypoints"], PoseArray_)), Qos(*reading)))
             self._writers = {

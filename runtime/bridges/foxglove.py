@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from diffpose_edge.errors import BridgeError
 from diffpose_edge.extras import require
 from diffpose_edge.runtime.bridges.plain_messages import BONE_M, COLOURS, JOINT_M, SECOND_NS
 from diffpose_edge.runtime.bridges.shapes import bone_ends, ellipsoids
+from diffpose_edge.runtime.own_process import Home
 
 if TYPE_CHECKING:
     from foxglove.messages import FrameTransform, SceneEntity, SpherePrimitive, Timestamp
@@ -46,6 +47,7 @@ class FoxgloveView:
         from foxglove.channels import FrameTransformsChannel, SceneUpdateChannel
 
         self._world = world
+        self._home = Home("Foxglove view", "open another there, at another port")
         self._visible: set[str] = set()
         self._last_ns = 0
         with ExitStack() as opening:
@@ -74,6 +76,7 @@ class FoxgloveView:
         """
         from foxglove.messages import FrameTransforms, SceneEntityDeletion, SceneUpdate
 
+        self._home.check()
         if self._closed:
             raise BridgeError("this Foxglove view was closed; open another")
         stamp_ns = bodies[0].stamp_ns if bodies else self._last_ns + TICK_NS
@@ -97,9 +100,14 @@ class FoxgloveView:
         return frames
 
     def close(self) -> None:
-        """Disconnect everybody, and finish the recording; a second call does nothing."""
+        """Disconnect everybody, and finish the recording; a second call does nothing. In a forked process it does nothing."""
+        if not self._home.here:
+            return
         self._closed = True
         self._opened.close()
+
+    def __reduce__(self) -> NoReturn:
+        self._home.refuse_to_leave()
 
     def __enter__(self) -> FoxgloveView:
         return self
@@ -144,6 +152,7 @@ def _entity(body: BodyEstimate) -> SceneEntity:
     spheres = [_sphere(joint, (JOINT_M,) * 3, (0.0, 0.0, 0.0, 1.0), solid) for joint in body.placed_joints]
     spheres += [_sphere(each.centre, each.diameters, each.orientation, clear) for each in ellipsoids(body)]
     told = {"steps": body.steps, "truncated": str(body.truncated).lower(), "latency_ms": f"{body.latency_ns / 1e6:.2f}"}
+    told |= {name: "true" for name in ("out_of_range", "non_finite") if getattr(body, name)}
     return SceneEntity(
         timestamp=_time(body.stamp_ns),
         frame_id=body.frame_id,

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from diffpose_edge.body import BodyEstimate, bodies_of
+from diffpose_edge.errors import RuntimeClosed
 from diffpose_edge.keypoints import Keypoints
 from diffpose_edge.runtime.bridges.plain_messages import Refused
 from diffpose_edge.runtime.pose_runtime import PoseRuntime
@@ -27,14 +28,17 @@ class ImageBodies:
         self._runtime, self._walk, self._rng = runtime, walk, generator_of(seed)
         manifest = runtime.bundle.manifest
         sees_one_frame = manifest.causal is None and manifest.shape.F == 1
+        self._closed = False
         self._stream = None if sees_one_frame else runtime.stream(people, seed=self._rng, **walk)
 
     def bodies(self, keypoints: Keypoints, stamp_ns: int, frame_id: str, arrived_ns: int | None = None) -> list[BodyEstimate]:
         """Return the bodies of an image's people (B, 17), B of them, those without a pose too.
 
         ``arrived_ns``: when the keypoints came, by ``perf_counter_ns``; latency counts from there. Raises Refused where a stream has
-        fewer rows than people came, and what ``PoseRuntime.estimate`` raises.
+        fewer rows than people came, RuntimeClosed, and what ``PoseRuntime.estimate`` raises.
         """
+        if self._closed:
+            raise RuntimeClosed("these bodies of images were closed; begin others over an open runtime")
         began = perf_counter_ns() if arrived_ns is None else arrived_ns
         B = len(keypoints)
         if self._stream is None:
@@ -54,5 +58,6 @@ class ImageBodies:
 
     def close(self) -> None:
         """Release the past of a stream; a second call does nothing."""
+        self._closed = True
         if self._stream is not None:
             self._stream.close()

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from diffpose_edge.errors import DiffPoseEdgeError, KeypointError
 from diffpose_edge.keypoints import Keypoints, checked_keypoints, normalise_pixels
+from diffpose_edge.runtime.bridges.plain_messages import MOST_FRAME_ID
 from diffpose_edge.runtime.bridges.skeleton2d import h36m17_from_skeleton2d
 from diffpose_edge.skeleton import J
 
@@ -21,6 +22,10 @@ NANOSECONDS = 1_000_000_000
 REASONS = ("length", "number", "frame", "stamp", "camera")
 # Units of the keypoints of a PoseArray: pixels; 0..1 over the image's width and height; or u, v as the networks take them.
 UNITS = ("pixels", "image", "normalised")
+
+
+# The longest model of OpenCV has 14.
+MOST_COEFFICIENTS = 64
 
 
 class MalformedMessage(DiffPoseEdgeError):
@@ -54,9 +59,19 @@ def stamp_ns_of(stamp: Any) -> int:
     return seconds * NANOSECONDS + nanoseconds
 
 
+def frame_id_of(header: Any) -> str:
+    """Return a header's frame. Raises MalformedMessage ("frame") where its name is too long to be said in every answer."""
+    frame_id = str(header.frame_id)
+    if len(frame_id) > MOST_FRAME_ID:
+        raise MalformedMessage("frame", f"expected header.frame_id in at most {MOST_FRAME_ID} characters, got {len(frame_id)}")
+    return frame_id
+
+
 def intrinsics_of(info: Any) -> Intrinsics:
     """Return what a ``sensor_msgs/CameraInfo`` tells. Raises MalformedMessage ("camera") for sizes or numbers that no camera has."""
     w, h = int(info.width), int(info.height)
+    if len(info.d) > MOST_COEFFICIENTS or len(info.distortion_model) > MOST_FRAME_ID:
+        raise MalformedMessage("camera", f"expected at most {MOST_COEFFICIENTS} coefficients of distortion, got {len(info.d)}")
     K, D = (np.asarray(values, np.float64) for values in (info.k, info.d))
     if w < 1 or h < 1:
         raise MalformedMessage("camera", f"expected a CameraInfo with the size of the image, got {w} x {h}")

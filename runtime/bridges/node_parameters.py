@@ -9,6 +9,7 @@ from typing import Any
 from diffpose_edge.errors import DiffPoseEdgeError
 from diffpose_edge.runtime.bridges.incoming import UNITS
 from diffpose_edge.runtime.bridges.people_source import SourceSettings
+from diffpose_edge.runtime.last_finite import NON_FINITE
 from diffpose_edge.runtime.pose_runtime import BACKENDS, MOST_THREADS
 
 RELIABILITY = ("best_effort", "reliable")
@@ -32,6 +33,7 @@ class NodeSettings:
     threads: int = _parameter(0, "Cores that may be used on the CPU; 0: all.", within=(0, MOST_THREADS))
     steps: int = _parameter(0, "Diffusion steps, K; 0: the bundle's own timesteps.", within=(0, 1000))
     seed: int = _parameter(0, "Seed of the N draws, the same for every frame.", within=(0, 2**31 - 1))
+    non_finite: str = _parameter("raise", "A result that is no number ends the node, or the last finite state answers.", of=NON_FINITE)
     input: str = _parameter("pose_array", "Type of the keypoints' messages: geometry_msgs/PoseArray or hri_msgs/Skeleton2D.", of=INPUTS)
     units: str = _parameter("pixels", "Units of a PoseArray's x and y; 'image': 0..1 over its width and height.", of=UNITS)
     camera_frame: str = _parameter("", "Frame that keypoints must be stamped with; empty: that of the first message.")
@@ -54,6 +56,7 @@ class NodeSettings:
     ellipsoid_level: float = _parameter(0.9, "Share of a Gaussian that an ellipsoid holds.", within=(0.01, 0.999))
     marker_lifetime: float = _parameter(0.5, "Seconds after which markers go that are not renewed.", within=(0.01, 60.0))
     diagnostics_period: float = _parameter(1.0, "Seconds between two diagnostics.", within=(0.05, 60.0))
+    metrics_port: int = _parameter(0, "Port of this machine (127.0.0.1) for Prometheus' metrics; 0: none.", within=(0, 65535))
     autostart: bool = _parameter(True, "Configure and activate at the start; false: a lifecycle manager does.")
 
     @property
@@ -64,7 +67,9 @@ class NodeSettings:
     @property
     def source(self) -> SourceSettings:
         """What the people's source is opened with."""
-        return SourceSettings(self.bundle, self.backend, self.precision, self.threads or None, self.steps or None, self.seed)
+        return SourceSettings(
+            self.bundle, self.backend, self.precision, self.threads or None, self.steps or None, self.seed, self.non_finite
+        )
 
 
 PARAMETERS = {parameter.name: parameter for parameter in fields(NodeSettings)}

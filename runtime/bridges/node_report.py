@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from diffpose_edge.readings import Histogram, Reading, register
 from diffpose_edge.runtime.bridges.incoming import REASONS
 from diffpose_edge.runtime.bridges.ros_types import RosTypes
 
@@ -21,6 +22,8 @@ COUNTS = (
     "answered",
     "people",
     "without_pose",
+    "out_of_range",
+    "non_finite",
     "dropped",
     "without_camera",
     "anew",
@@ -36,9 +39,11 @@ class NodeReport:
         self._counts: Counter[str] = Counter()
         self._latencies: deque[float] = deque(maxlen=LATEST)
         self._ages: deque[float] = deque(maxlen=LATEST)
+        self._latency = Histogram()
         self._told: Counter[str] = Counter()
         self._told_at = monotonic()
         self.last_refusal = ""
+        register(self)
 
     def count(self, what: str, many: int = 1) -> None:
         """Count one of COUNTS. Raises KeyError for anything else."""
@@ -59,6 +64,7 @@ class NodeReport:
             self._counts["people"] += people
             self._counts["without_pose"] += without_pose
             self._latencies.append(latency_ns / 1e6)
+            self._latency.add(latency_ns * 1e-9)
             self._ages.append(age_ns / 1e6)
 
     def values(self) -> dict[str, str]:
@@ -74,6 +80,24 @@ class NodeReport:
         if self.last_refusal:
             told["last_refusal"] = self.last_refusal
         return told
+
+    @property
+    def about(self) -> Mapping[str, str | int]:
+        """What it is, in a word."""
+        return {"bridge": "rclpy"}
+
+    def readings(self) -> list[Reading]:
+        """Return the counts, for :class:`diffpose_edge.readings.Readable`."""
+        with self._lock:
+            counts, latency = Counter(self._counts), self._latency.copy()
+        reasons = ("without_camera", *(f"malformed_{reason}" for reason in REASONS))
+        dropped = {"back_pressure": counts["dropped"]} | {reason: counts[reason] for reason in reasons}
+        return [
+            Reading("diffpose_frames_total", counts["frames"]),
+            Reading("diffpose_frames_answered_total", counts["answered"]),
+            *(Reading("diffpose_frames_dropped_total", count, {"reason": reason}) for reason, count in dropped.items()),
+            Reading("diffpose_frame_latency_seconds", latency),
+        ]
 
     def since_told(self) -> tuple[Counter[str], float]:
         """Return the counts since the last call, and the seconds that passed."""
@@ -104,6 +128,7 @@ def diagnostics(
             (malformed(fresh), f"malformed (the last: {report.last_refusal})"),
             (fresh["without_camera"], "without the size of the image: no CameraInfo came"),
             (fresh["dropped"], "dropped for newer ones"),
+            (fresh["non_finite"], "people with a result that is no number: the last finite state answered"),
         )
         if many
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import Protocol
@@ -10,6 +10,7 @@ from typing import Protocol
 from diffpose_edge.body import BodyEstimate, bodies_of
 from diffpose_edge.errors import DiffPoseEdgeError
 from diffpose_edge.keypoints import Keypoints
+from diffpose_edge.readings import Readable
 from diffpose_edge.runtime.bridges.incoming import Intrinsics
 from diffpose_edge.runtime.pose_runtime import PoseRuntime
 
@@ -47,7 +48,7 @@ def unplaced(bodies: list[BodyEstimate], camera: Intrinsics | None) -> list[Body
 class SourceSettings:
     """What a source is opened with: the bundle's folder, and what :meth:`PoseRuntime.load` and ``estimate`` take.
 
-    ``threads`` and ``steps`` None: all cores, the bundle's own timesteps.
+    ``threads`` and ``steps`` None: all cores, the bundle's own timesteps. ``non_finite``: "raise", which ends the bridge, or "last".
     """
 
     bundle: str
@@ -56,6 +57,7 @@ class SourceSettings:
     threads: int | None = None
     steps: int | None = None
     seed: int = 0
+    non_finite: str = "raise"
 
 
 class PeopleInOrder:
@@ -67,7 +69,13 @@ class PeopleInOrder:
     def __init__(self, settings: SourceSettings):
         """Load the bundle. Raises as :meth:`PoseRuntime.load` does, and DiffPoseEdgeError for a video encoder or wrong steps."""
         self._settings = settings
-        self._runtime = PoseRuntime.load(settings.bundle, settings.backend, precision=settings.precision, threads=settings.threads)
+        self._runtime = PoseRuntime.load(
+            settings.bundle,
+            settings.backend,
+            precision=settings.precision,
+            threads=settings.threads,
+            non_finite=settings.non_finite,
+        )
         try:
             manifest = self._runtime.bundle.manifest
             if manifest.shape.F > 1 or manifest.causal is not None:
@@ -93,6 +101,11 @@ class PeopleInOrder:
 
     def describe(self) -> dict[str, str]:
         return {str(key): str(value) for key, value in self._runtime.describe().items()}
+
+    @property
+    def counted(self) -> Mapping[str, Readable]:
+        """What can be exported of it, by name: a source of one's own need not have this."""
+        return {"runtime": self._runtime}
 
     def close(self) -> None:
         self._runtime.close()

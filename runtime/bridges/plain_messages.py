@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 from diffpose_edge.body import BodyEstimate
 from diffpose_edge.errors import KeypointError
+from diffpose_edge.events import Seldom
 from diffpose_edge.keypoints import Keypoints, checked_keypoints, normalise_pixels
+from diffpose_edge.readings import Histogram, Reading
 from diffpose_edge.runtime.bridges.shapes import bone_ends, ellipsoids
 from diffpose_edge.skeleton import J
 
@@ -30,6 +32,11 @@ MARKER_ARRAY = "visualization_msgs/msg/MarkerArray"
 Classes = Callable[[str], Callable[..., Any]]
 
 SECOND_NS = 1_000_000_000
+# What a peer may ask for. A message of so many people has 240 kB as it lies in CDR, and its answers as much and a little more: larger
+# ones are dropped before a Python object is made of them. A name of a frame is said in every answer.
+MOST_PEOPLE = 256
+MOST_MESSAGE_BYTES = 1 << 20
+MOST_FRAME_ID = 256
 # visualization_msgs/msg/Marker
 SPHERE, LINE_LIST, SPHERE_LIST = 2, 5, 7
 ADD, DELETE_ALL = 0, 3
@@ -55,6 +62,8 @@ class Counts:
     answered: int = 0
     unsent: int = 0
     refused: Counter[str] = field(default_factory=Counter)
+    latency: Histogram = field(default_factory=Histogram)
+    seldom: Seldom = field(default_factory=lambda: Seldom(log), compare=False, repr=False)
 
     def __str__(self) -> str:
         why = ", ".join(f"{count} {kind}" for kind, count in sorted(self.refused.items()))
@@ -64,10 +73,19 @@ class Counts:
         )
 
     def refuse(self, refused: Refused) -> None:
-        """Count a message that was refused; the first of its kind is logged as a warning."""
+        """Count a message that was refused; one of each kind is logged now and then."""
         self.refused[refused.kind] += 1
-        level = logging.WARNING if self.refused[refused.kind] == 1 else logging.DEBUG
-        log.log(level, "a message was refused (%s; further ones are only counted): %s", refused.kind, refused)
+        self.seldom.tell(logging.WARNING, "message_refused", "a message was refused (%s): %s", refused.kind, refused, kind=refused.kind)
+
+    def readings(self) -> list[Reading]:
+        """Return the counts, for :class:`diffpose_edge.readings.Readable`."""
+        dropped = {f"malformed_{kind}": count for kind, count in sorted(self.refused.items())} | {"unsent": self.unsent}
+        return [
+            Reading("diffpose_frames_total", self.received),
+            Reading("diffpose_frames_answered_total", self.answered),
+            *(Reading("diffpose_frames_dropped_total", count, {"reason": reason}) for reason, count in dropped.items()),
+            Reading("diffpose_frame_latency_seconds", self.latency.copy()),
+        ]
 
 
 def stamp_ns_of(header: Any) -> int:
@@ -76,6 +94,14 @@ def stamp_ns_of(header: Any) -> int:
     if seconds < 0 or not 0 <= nanoseconds < SECOND_NS or seconds == nanoseconds == 0:
         raise Refused("stamp", f"expected header.stamp as the time of the image, got sec {seconds} and nanosec {nanoseconds}")
     return seconds * SECOND_NS + nanoseconds
+
+
+def frame_id_of(header: Any) -> str:
+    """Return a header's frame. Raises Refused where its name is longer than ``MOST_FRAME_ID`` characters."""
+    frame_id = str(header.frame_id)
+    if len(frame_id) > MOST_FRAME_ID:
+        raise Refused("frame", f"expected header.frame_id in at most {MOST_FRAME_ID} characters, got {len(frame_id)}")
+    return frame_id
 
 
 def keypoints_of(message: Any, image_size: tuple[int, int] | None = None) -> Keypoints:
@@ -87,6 +113,8 @@ def keypoints_of(message: Any, image_size: tuple[int, int] | None = None) -> Key
     poses: Sequence[Any] = message.poses
     if len(poses) % J:
         raise Refused("length", f"expected {J} poses for each person, got {len(poses)}")
+    if len(poses) > MOST_PEOPLE * J:
+        raise Refused("people", f"expected at most {MOST_PEOPLE} people in a message, got {len(poses) // J}")
     if not len(poses):
         return Keypoints(np.zeros((0, J, 2), np.float32), np.zeros((0, J), np.float32))
     numbers = np.array([(pose.position.x, pose.position.y, pose.position.z) for pose in poses], np.float64).reshape(-1, J, 3)

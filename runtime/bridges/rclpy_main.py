@@ -14,7 +14,9 @@ from rclpy.executors import ShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 
+from diffpose_edge.crash_report import CrashReports, crash_folder
 from diffpose_edge.errors import DiffPoseEdgeError
+from diffpose_edge.events import tell_fault
 from diffpose_edge.runtime.bridges.people_source import PeopleInOrder, PeopleSource, Place, SourceSettings, unplaced
 from diffpose_edge.runtime.bridges.rclpy_node import DiffPoseNode
 
@@ -28,6 +30,11 @@ def run(
 
     ``open_source`` and ``place``: see :class:`DiffPoseNode`.
     """
+    with CrashReports(crash_folder()):
+        return _run(arguments, open_source, place)
+
+
+def _run(arguments: Sequence[str] | None, open_source: Callable[[SourceSettings], PeopleSource], place: Place) -> int:
     # rclpy's own handlers end communication at once, and then nothing could be said any more: no markers taken away.
     rclpy.init(args=None if arguments is None else list(arguments), signal_handler_options=SignalHandlerOptions.NO)
     stop = threading.Event()
@@ -65,6 +72,7 @@ def _until(stop: threading.Event, node: DiffPoseNode) -> int:
             pass  # how a spinning executor ends when it is told to
         except BaseException as err:
             faults.append(err)
+            tell_fault(err, "node's executor")
             stop.set()
 
     # The main thread waits for signals: Python runs their handlers there, and not while it is deep in a wait of ROS's.

@@ -17,12 +17,15 @@ from typing import Any
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 
 from diffpose_edge.errors import DiffPoseEdgeError, MissingPackage
+from diffpose_edge.events import tell_fault
 from diffpose_edge.keypoints import Keypoints
+from diffpose_edge.metrics_endpoint import MetricsEndpoint
 from diffpose_edge.runtime.bridges import outgoing
 from diffpose_edge.runtime.bridges.frame_queue import FrameQueue
 from diffpose_edge.runtime.bridges.incoming import (
     Intrinsics,
     MalformedMessage,
+    frame_id_of,
     intrinsics_of,
     people_of_pose_array,
     person_of_skeleton2d,
@@ -73,6 +76,7 @@ class DiffPoseNode(LifecycleNode):  # type: ignore[misc]
         self.finalized = False
         self._settings: NodeSettings | None = None
         self._source: PeopleSource | None = None
+        self._metrics: MetricsEndpoint | None = None
         self._out: PeoplePublishers | None = None
         self._listening: list[Any] = []
         self._timer: Any = None
@@ -92,16 +96,20 @@ class DiffPoseNode(LifecycleNode):  # type: ignore[misc]
                     "input 'skeleton2d' needs the package hri_msgs, which this Python does not see; install it, or use pose_array"
                 )
             self._source = self._open_source(settings.source)
+            self._report = NodeReport()
+            self._metrics = self._measured(settings, self._source)
         except DiffPoseEdgeError as err:
             self.refusal = err
             self.get_logger().error(str(err))
+            self._let_go()
             return FAILURE
-        except Exception:
+        except Exception as err:
             # rclpy turns an exception of a transition into an error without a word.
+            tell_fault(err, "node's configuration")
+            self._let_go()
             self.get_logger().fatal(traceback.format_exc())
             return ERROR
         self.refusal, self._settings = None, settings
-        self._report = NodeReport()
         self._orders: dict[str, StampOrder] = {}
         self._camera: Intrinsics | None = None
         self._frame_id = settings.camera_frame
@@ -177,9 +185,23 @@ class DiffPoseNode(LifecycleNode):  # type: ignore[misc]
             self._out.close()
         self.destroy_publisher(self._diagnostics)
         self._out = self._settings = None
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._metrics is not None:
+            self._metrics.close()
+            self._metrics = None
         if self._source is not None:
             self._source.close()
             self._source = None
+
+    def _measured(self, settings: NodeSettings, source: PeopleSource) -> MetricsEndpoint | None:
+        """Open the endpoint that was asked for, if one was. Raises MissingPackage, BridgeError."""
+        if not settings.metrics_port:
+            return None
+        endpoint = MetricsEndpoint({"node": self._report, **getattr(source, "counted", {})}, settings.metrics_port)
+        self.get_logger().info(f"metrics: {endpoint.url}")
+        return endpoint
 
     # What comes in
 
@@ -187,7 +209,7 @@ class DiffPoseNode(LifecycleNode):  # type: ignore[misc]
         settings = self._settings
         assert settings is not None
         try:
-            self._check_frame(str(message.header.frame_id))
+            self._check_frame(frame_id_of(message.header))
             camera = intrinsics_of(message)
         except MalformedMessage as err:
             self._report.refuse(err.reason, str(err))
@@ -215,7 +237,7 @@ class DiffPoseNode(LifecycleNode):  # type: ignore[misc]
         arrived = perf_counter_ns()
         self._report.count("frames")
         try:
-            frame_id = str(header.frame_id)
+            frame_id = frame_id_of(header)
             self._check_frame(frame_id)
             stamp_ns = stamp_ns_of(header.stamp)
             people = read()
@@ -253,6 +275,7 @@ class DiffPoseNode(LifecycleNode):  # type: ignore[misc]
                 self._answer(frame)
         except BaseException as err:
             self.fault = err
+            tell_fault(err, "node's worker")
             self._on_fault()
 
     def _answer(self, frame: Frame) -> None:
@@ -270,6 +293,8 @@ class DiffPoseNode(LifecycleNode):  # type: ignore[misc]
         stamp_ns, frame_id = (bodies[0].stamp_ns, bodies[0].frame_id) if bodies else (frame.stamp_ns, frame.frame_id)
         out.publish(stamp_ns, frame_id, bodies)
         age_ns = self.get_clock().now().nanoseconds - stamp_ns
+        for name in ("out_of_range", "non_finite"):
+            self._report.count(name, sum(getattr(body, name) for body in bodies))
         found = sum(body.found for body in bodies)
         self._report.answer(found, len(bodies) - found, perf_counter_ns() - frame.arrived_ns, age_ns)
 

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffpose_edge.bundle import Bundle, load_bundle, record_fitted
+from diffpose_edge.bundle import Bundle, load_bundle
+from diffpose_edge.bundle_writing import record_fitted
 from diffpose_edge.errors import BudgetError, DiffPoseEdgeError, RuntimeClosed, TimestepError
 from diffpose_edge.fitted import FittedSchedule
 from diffpose_edge.manifest import Manifest

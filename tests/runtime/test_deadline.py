@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from diffpose_edge.bundle import load_bundle, record_fitted
+from diffpose_edge.bundle import load_bundle
+from diffpose_edge.bundle_writing import record_fitted
 from diffpose_edge.export import export_bundle
 from diffpose_edge.fitted import FittedSchedule
 from diffpose_edge.keypoints import Keypoints

@@ -77,6 +77,12 @@ class SessionDouble:
         # Bindings hold this one, too: it ends when nothing is left of a session.
         weakref.finalize(self.real._sess, provider.ended, self.role)
 
+    def get_inputs(self) -> Any:
+        return self.real.get_inputs()
+
+    def get_outputs(self) -> Any:
+        return self.real.get_outputs()
+
     def get_providers(self) -> list[str]:
         return [PROVIDER, *CPU]
 

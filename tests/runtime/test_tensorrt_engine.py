@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import weakref
 from enum import Enum, IntEnum
 from pathlib import Path
@@ -267,6 +268,21 @@ def test_where_kernels_cannot_be_kept_it_is_said_and_the_engine_runs(tmp_path: P
     engine.keep_kernels()
     assert "compiled again at the next load: cannot write" in caplog.text
     engine.enqueue(7)
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "link"])
+def test_kernels_that_cannot_be_read_are_named_with_the_remedy(tmp_path: Path, kind: str) -> None:
+    kernels = tmp_path / "here" / "step.kernels"
+    kernels.parent.mkdir()
+    if kind == "folder":
+        kernels.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(kernels)
+    else:
+        (tmp_path / "outside").write_bytes(b"secret")
+        kernels.symlink_to("../outside")
+    with pytest.raises(EngineError, match=r"step\.kernels cannot be read: it .*Remove it: it is made again at the next load"):
+        TensorRTEngine(RTX(), b"plan", "step", IO, kernels)
 
 
 def test_tensorrt_proper_has_no_kernels_to_keep(tmp_path: Path) -> None:
