@@ -121,14 +121,25 @@ def serve(connection: Connection, candidate: Candidate) -> None:
             connection.send(str(refused))
             return
         told = loaded.N, loaded.P, loaded.F, loaded.timesteps, loaded.describe()
-        connection.send(Loaded(*told, load_s, first_ms, _resident_mb()))
+        if not _sent(connection, Loaded(*told, load_s, first_ms, _resident_mb())):
+            return
         # A collection in the middle of a frame is a matter of luck, and of everything else in the process. A robot that cares
         # does the same: what is loaded stays, and nothing that a frame makes has cycles.
         gc.collect()
         gc.freeze()
         gc.disable()
         while connection.recv() is not None:
-            connection.send(loaded.estimate())
+            if not _sent(connection, loaded.estimate()):
+                return
+
+
+def _sent(connection: Connection, answer: Any) -> bool:
+    """Send an answer; tell whether anybody is there: who asked may have been stopped meanwhile."""
+    try:
+        connection.send(answer)
+    except (BrokenPipeError, ConnectionResetError):
+        return False
+    return True
 
 
 def _resident_mb() -> float:

@@ -21,10 +21,14 @@ from diffpose_edge.benchmarks.machine import governor, processor, versions
 from diffpose_edge.benchmarks.scaling_fit import scalings
 from diffpose_edge.benchmarks.telemetry import energy_per_frame
 from diffpose_edge.errors import DiffPoseEdgeError
+from diffpose_edge.plain_json import json_of
+from diffpose_edge.reading import read_file
 
 FORMAT = "diffpose-edge-bench"
 # 2: orders drawn anew in each round; floors, telemetry, scaling. 1 had none of it, and is read as such.
 FORMAT_VERSION = 2
+# A report of a hundred thousand samples has 3 MB.
+MOST_BYTES = 256 << 20
 PERCENTILES = (50, 90, 95, 99, 100)
 PACKAGES = (
     "diffpose-edge",
@@ -128,7 +132,7 @@ def _lines(value: Any) -> str:
 def load_report(path: Path) -> dict[str, Any]:
     """Read a report. Raises DiffPoseEdgeError when it is none."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json_of(read_file(path, MOST_BYTES))
         if content["format"] != FORMAT:
             raise ValueError(f"its format is {content['format']!r}")
         newer = content["format_version"] > FORMAT_VERSION
@@ -137,7 +141,7 @@ def load_report(path: Path) -> dict[str, Any]:
                 raise ValueError("it has another number of samples than of rounds")
     except OSError as err:
         raise DiffPoseEdgeError(f"{path} cannot be read: {err.strerror}") from None
-    except (ValueError, TypeError, KeyError, RecursionError) as err:
+    except (ValueError, TypeError, KeyError) as err:
         raise DiffPoseEdgeError(f"{path} is not a report of 'diffpose-edge bench' ({err})") from None
     if newer:
         raise DiffPoseEdgeError(f"{path} has format version {content['format_version']}, this diffpose-edge reads up to {FORMAT_VERSION}")

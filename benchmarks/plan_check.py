@@ -24,11 +24,14 @@ from diffpose_edge.benchmarks.planner import CpuLoad, Range, Wanted, cpu_load, c
 from diffpose_edge.bundle import Bundle
 from diffpose_edge.errors import DiffPoseEdgeError
 from diffpose_edge.manifest import GRAPHS
+from diffpose_edge.plain_json import json_of
+from diffpose_edge.reading import read_file
 from diffpose_edge.runtime import PoseRuntime
 from diffpose_edge.schedule import trailing_timesteps
 
 FORMAT = "diffpose-edge-plan-check"
 FORMAT_VERSION = 1
+MOST_BYTES = 64 << 20
 RESULTS = Path(__file__).parent / "results"
 # Of the measured times the one compared: the peaks are the best of many runs, and a time that others' work lengthened is no fault
 # of a model that knows nothing of them. p50 is kept beside it.
@@ -163,14 +166,14 @@ def save_records(records: list[dict[str, Any]], path: Path) -> None:
 def load_records(path: Path) -> list[dict[str, Any]]:
     """Read records. Raises DiffPoseEdgeError when the file holds none, or what this version cannot read."""
     try:
-        records = json.loads(path.read_text(encoding="utf-8"))
+        records = json_of(read_file(path, MOST_BYTES))
         for record in records:
             if (record["format"], record["format_version"]) != (FORMAT, FORMAT_VERSION):
                 raise ValueError(f"its format is {record['format']!r}, version {record['format_version']!r}")
             checks_of(record)
     except OSError as err:
         raise DiffPoseEdgeError(f"{path} cannot be read: {err.strerror}") from None
-    except (ValueError, TypeError, KeyError, AttributeError, ZeroDivisionError, RecursionError) as err:
+    except (ValueError, TypeError, KeyError, AttributeError, ZeroDivisionError, OverflowError) as err:
         raise DiffPoseEdgeError(f"{path} is not a file of 'diffpose-edge plan --check' ({err})") from None
     return list(records)
 

@@ -4,6 +4,9 @@ Run: ``python -m diffpose_edge.benchmarks.stream_soak --minutes 10``. Writes ``s
 one thread pushes a frame whenever one is due, another takes the bodies. The people are the street clip's walker, several times over,
 each ahead of the others and to and fro across the image, so that they meet all the time; the order in which they are detected is drawn
 anew in each frame. A frame's latency is from its push to the bodies in the consumer's hands, as the stream tells it.
+
+Each row also says how late the thread that plays the camera was woken, which has little to do but sleep, and which share of the
+processors' time the host of a virtual machine gave to others: what held that thread up held the stream up too.
 """
 
 from __future__ import annotations
@@ -77,6 +80,19 @@ def resident_mib() -> float | None:
     return pages * resource.getpagesize() / 2**20
 
 
+def taken_by_others() -> tuple[int, int] | None:
+    """Return the clock ticks that this machine's host gave to others, and all ticks so far, of all processors; None where it is not told.
+
+    Fields of /proc/stat's first line (proc_stat(5)): user, nice, system, idle, iowait, irq, softirq, steal; those after it are in user.
+    """
+    try:
+        first = Path("/proc/stat").read_text(encoding="ascii").partition("\n")[0].split()
+    except OSError:
+        return None
+    ticks = [int(word) for word in first[1:9]]
+    return ticks[7], sum(ticks)
+
+
 @dataclass
 class Record:
     """What the consumer found, by row."""
@@ -116,37 +132,48 @@ def soak(stream: PoseStream, camera: Camera, seconds: float, row_seconds: float 
     """Run a stream in real time for so many seconds and close it; return a row for every ``row_seconds``, and the whole."""
     shown: dict[int, NDArray[np.intp]] = {}
     record, memory, begun = Record(), [], stream.counters
+    lateness: list[list[float]] = [[]]
+    ticks = [taken_by_others()]
     consumer = threading.Thread(target=consume, args=(stream, shown, row_seconds * SECOND_NS, record))
     consumer.start()
     frames, per_row = round(seconds * camera.fps), round(row_seconds * camera.fps)
-    dropped, late = [], 0.0
+    dropped = []
     began = time.perf_counter()
     with counting("frames", frames) as done:
         for i in range(frames):
             people, order = camera.frame(i)
             stamp = round(i * SECOND_NS / camera.fps)
             wait = began + i / camera.fps - time.perf_counter()
-            late = max(late, -wait)
             if wait > 0:
                 time.sleep(wait)
+            lateness[-1].append(1e3 * (time.perf_counter() - began - i / camera.fps))
             shown[stamp] = order
             stream.push(people, stamp)
             if (i + 1) % per_row == 0 or i + 1 == frames:
                 memory.append(resident_mib())
                 dropped.append(stream.counters.dropped)
+                ticks.append(taken_by_others())
+                lateness.append([])
             done(1)
     stream.close()
     consumer.join()
     if record.error is not None:
         raise record.error
     dropped[-1] = stream.counters.dropped
-    rows = []
+    rows: list[dict[str, Any]] = []
     for number, rss in enumerate(memory):
         latency = record.latency_ms[number]
         quantiles: dict[str, float | None] = {f"p{q}": float(np.percentile(latency, q)) for q in (50, 95, 99)} if latency else {}
         drops = dropped[number] - (dropped[number - 1] if number else begun.dropped)
         rows.append(
-            {"answered": len(latency), "dropped": drops, "rss_mib": rss, "latency_ms": quantiles | {"max": max(latency, default=None)}}
+            {
+                "answered": len(latency),
+                "dropped": drops,
+                "rss_mib": rss,
+                "latency_ms": quantiles | {"max": max(latency, default=None)},
+                "camera_late_ms": {"p99": float(np.percentile(lateness[number], 99)), "max": max(lateness[number])},
+                "stolen_percent": share_taken(ticks[number], ticks[number + 1]),
+            }
         )
     return {
         "seconds": frames / camera.fps,
@@ -157,9 +184,16 @@ def soak(stream: PoseStream, camera: Camera, seconds: float, row_seconds: float 
         "frames_with_exchanged_people": record.exchanged,
         "frames_of_steps": dict(sorted(record.steps.items())),
         "truncated": record.truncated,
-        "camera_late_ms": 1e3 * late,
+        "camera_late_ms": max(row["camera_late_ms"]["max"] for row in rows),
         "mib_per_row": growth([rss for rss in memory[1:] if rss is not None]),
     }
+
+
+def share_taken(before: tuple[int, int] | None, after: tuple[int, int] | None) -> float | None:
+    """Return the percentage of the processors' time between two readings that the host gave to others; None where it was not told."""
+    if before is None or after is None or after[1] == before[1]:
+        return None
+    return 100.0 * (after[0] - before[0]) / (after[1] - before[1])
 
 
 def growth(memory: list[float]) -> float | None:
@@ -178,11 +212,13 @@ def print_rows(report: dict[str, Any]) -> None:
     """Print a row for each."""
     walked = f"K={report['K']}" if report["budget_ms"] is None else f"budget {report['budget_ms']:g} ms"
     table = Table(title=f"{report['pair']}, {report['people']} people, {report['fps']:g} frames a second, N={report['N']}, {walked}")
-    for heading in (f"{report['row_seconds']:g} s", "answered", "dropped", "p50 ms", "p95", "p99", "max", "MiB"):
+    latencies, apart = ("p50 ms", "p95", "p99", "max"), ("MiB", "late p99", "late max", "stolen %")
+    headings = (f"{report['row_seconds']:g} s", "answered", "dropped", *latencies, *apart)
+    for heading in headings:
         table.add_column(heading, justify="right")
     for number, row in enumerate(report["rows"]):
         latency = [row["latency_ms"].get(name) for name in ("p50", "p95", "p99", "max")]
-        figures = [*latency, row["rss_mib"]]
+        figures = [*latency, row["rss_mib"], row["camera_late_ms"]["p99"], row["camera_late_ms"]["max"], row["stolen_percent"]]
         told = ["-" if value is None else f"{value:.1f}" for value in figures]
         table.add_row(str(number + 1), str(row["answered"]), str(row["dropped"]), *told)
     out.print(table)
