@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,10 +53,11 @@ class Ros:
         own = {"ROS_DOMAIN_ID": str(_free_domain()), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", "ROS_HOME": str(logs)}
         # With it rclpy checks every field's type, as it always does in ROS 2 Humble.
         self.env = kept | own | {"ROS_PYTHON_CHECK_FIELDS": "1"}
+        self.path = [str(ROOT)]
         self.started: list[subprocess.Popen[str]] = []
 
     def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
-        env = self.env | {"PYTHONPATH": str(ROOT)}
+        env = self.env | {"PYTHONPATH": os.pathsep.join(self.path)}
         process = subprocess.Popen([str(self.python), *arguments], env=env, text=True, stderr=subprocess.PIPE, **options)
         self.started.append(process)
         return process
@@ -249,6 +251,30 @@ def test_malformed_messages_are_counted_and_nothing_else_is_lost(ros: Ros, condi
     assert "twice" in told["values"]["last_refusal"]
 
 
+def test_metrics_of_the_node_and_its_runtime_are_served(ros: Ros, conditioned_bundle: Path, tmp_path: Path) -> None:
+    prometheus_client = pytest.importorskip("prometheus_client", reason="prometheus_client is not installed: pip install '.[metrics]'")
+    # The node's Python has none: it is given ours, which is of Python alone.
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "prometheus_client").symlink_to(Path(prometheus_client.__file__).parent)
+    ros.path.append(str(tmp_path / "site"))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    node, peer = ros.node(conditioned_bundle, image_width=SIZE[0], image_height=SIZE[1], metrics_port=port), ros.peer()
+    peer.ask("meet")
+    now = time.time_ns()
+    peer.ask("send", messages=[*messages(5, now), message(now - 1, 0)], rate=50)
+    peer.ask("collect", poses=5)
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
+        told = answer.read().decode()
+    assert ended(node, signal.SIGTERM)[0] == 0
+    for line in (
+        'diffpose_frames_total{source="node"} 6.0',
+        'diffpose_frames_dropped_total{reason="malformed_stamp",source="node"} 1.0',
+        'diffpose_estimates_total{source="runtime"} 6.0',  # one of them before the first message
+    ):
+        assert line in told, told
+
+
 def test_a_peer_that_is_killed_and_started_again_does_not_hurt_the_node(ros: Ros, conditioned_bundle: Path) -> None:
     node, first = ros.node(conditioned_bundle, image_width=SIZE[0], image_height=SIZE[1]), ros.peer()
     first.ask("meet")
@@ -305,9 +331,10 @@ def test_a_lifecycle_manager_has_the_node_in_hand(ros: Ros, conditioned_bundle: 
     assert status == 0, said
 
 
-def test_a_source_of_ones_own_is_plugged_in_and_its_fault_ends_the_node(ros: Ros, conditioned_bundle: Path) -> None:
+def test_a_source_of_ones_own_is_plugged_in_and_its_fault_ends_the_node(ros: Ros, conditioned_bundle: Path, tmp_path: Path) -> None:
     now = time.time_ns()
     sent = messages(3, now)
+    ros.env["DIFFPOSE_CRASH_REPORTS"] = str(tmp_path / "reports")
     node = ros.node(conditioned_bundle, str(HERE / "own_source.py"), str(sent[2][0]))
     peer = ros.peer()
     peer.ask("meet")
@@ -317,6 +344,11 @@ def test_a_source_of_ones_own_is_plugged_in_and_its_fault_ends_the_node(ros: Ros
     status, said = ended(node)
     assert status == 1
     assert "broken on purpose" in said
+    assert "nothing was sent" in said
+    [path] = (tmp_path / "reports").iterdir()
+    report = json.loads(path.read_text(encoding="utf-8"))
+    assert report["where"] == "node's worker"
+    assert {"bridge": "rclpy"} in [counted["about"] for counted in report["counted"]]
     for expected, (_, frame, poses) in zip(direct(conditioned_bundle, sent[:2]), came["poses"], strict=True):
         assert frame == "world"
         np.testing.assert_array_equal(np.array(poses).reshape(-1, 17, 3), expected.joints + np.float32([0, 0, 2]))
@@ -324,7 +356,7 @@ def test_a_source_of_ones_own_is_plugged_in_and_its_fault_ends_the_node(ros: Ros
 
 @pytest.mark.parametrize(
     ("parameters", "wanted"),
-    [({"threads": -3}, "threads"), ({"input": "skeleton2d"}, "hri_msgs")],
+    [({"threads": -3}, "threads"), ({"input": "skeleton2d"}, "hri_msgs"), ({"metrics_port": 1}, "pip install prometheus-client")],
 )
 def test_a_mistake_in_the_parameters_is_told_and_ends_with_two(
     ros: Ros, conditioned_bundle: Path, parameters: dict[str, Any], wanted: str
