@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +19,9 @@ except ImportError:  # the GPU suite, which needs none, also runs where little i
 
 DATA = Path(__file__).parent / "data"
 
+# What the tests break on purpose is no news for whoever's machine this is; the tests of crash reports name a folder of their own.
+os.environ["DIFFPOSE_CRASH_REPORTS"] = "off"
+
 # Each of pytest-xdist's workers keeps to a core of its own, with what it starts: two that use both cores get in each other's way.
 if (worker := os.environ.get("PYTEST_XDIST_WORKER")) and hasattr(os, "sched_setaffinity"):
     cores = sorted(os.sched_getaffinity(0))
@@ -27,6 +32,42 @@ if hypothesis is not None:
     hypothesis.settings.register_profile("ci", derandomize=True)
     if os.environ.get("CI"):
         hypothesis.settings.load_profile("ci")
+
+
+def shared(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """Return what `make` writes at the path that it is given, made once for all of pytest-xdist's workers: by the first that asks.
+
+    Another that asks meanwhile waits. A run's folder is its own, so nothing of an earlier run is met.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    folder.mkdir(exist_ok=True)
+    with (folder / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / f"{name}.made").exists():  # after a failed attempt the next one says why, too
+            shutil.rmtree(folder / name, ignore_errors=True)
+            make(folder / name)
+            (folder / f"{name}.made").touch()
+    _SHARED.setdefault(folder / name, _state_of(folder / name))
+    return folder / name
+
+
+# What the tests share, as each worker found it.
+_SHARED: dict[Path, dict[str, tuple[int, int]]] = {}
+
+
+def _state_of(folder: Path) -> dict[str, tuple[int, int]]:
+    return {str(path): (path.stat().st_size, path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(autouse=True)
+def _what_is_shared_stays_as_it_is() -> Iterator[None]:
+    """A test that writes into what others read makes them pass or fail by the order they are run in; it fails itself."""
+    yield
+    altered = [folder for folder, found in _SHARED.items() if _state_of(folder) != found]
+    for folder in altered:
+        _SHARED[folder] = _state_of(folder)
+    assert not altered, f"{altered[0].name} is shared by all tests and was altered; copy it first"
 
 
 @pytest.fixture(scope="session")
@@ -47,9 +88,7 @@ def golden_bundle(golden: SimpleNamespace, tmp_path_factory: pytest.TempPathFact
     """A bundle of the golden frame pair with P=2, N=3. Read only: copy it before altering it."""
     from diffpose_edge.export import export_bundle
 
-    out = tmp_path_factory.mktemp("bundles") / "golden"
-    export_bundle(golden.denoiser, golden.context, out, persons=2, samples=3)
-    return out
+    return shared(tmp_path_factory, "golden", lambda out: export_bundle(golden.denoiser, golden.context, out, persons=2, samples=3))
 
 
 @pytest.fixture(scope="session")
@@ -57,9 +96,11 @@ def golden_video_bundle(golden: SimpleNamespace, tmp_path_factory: pytest.TempPa
     """A bundle of the golden denoiser with the golden MixSTE (9 frames), P=2, N=2, mirror-averaged. Read only."""
     from diffpose_edge.export import export_bundle
 
-    out = tmp_path_factory.mktemp("bundles") / "golden_video"
-    export_bundle(golden.denoiser, golden.mixste, out, persons=2, samples=2, video_heads=4)
-    return out
+    return shared(
+        tmp_path_factory,
+        "golden_video",
+        lambda out: export_bundle(golden.denoiser, golden.mixste, out, persons=2, samples=2, video_heads=4),
+    )
 
 
 @pytest.fixture(scope="session")
@@ -91,9 +132,7 @@ def conditioned_bundle(conditioned_pair: tuple[Path, Path], tmp_path_factory: py
     """A bundle of the conditioned frame pair with P=2, N=3. Read only."""
     from diffpose_edge.export import export_bundle
 
-    out = tmp_path_factory.mktemp("bundles") / "conditioned"
-    export_bundle(*conditioned_pair, out, persons=2, samples=3)
-    return out
+    return shared(tmp_path_factory, "conditioned", lambda out: export_bundle(*conditioned_pair, out, persons=2, samples=3))
 
 
 @pytest.fixture(scope="session")
@@ -101,9 +140,7 @@ def conditioned_video_bundle(conditioned_video_pair: tuple[Path, Path], tmp_path
     """A bundle of the conditioned video pair with P=2, N=3. Read only."""
     from diffpose_edge.export import export_bundle
 
-    out = tmp_path_factory.mktemp("bundles") / "conditioned_video"
-    export_bundle(*conditioned_video_pair, out, persons=2, samples=3)
-    return out
+    return shared(tmp_path_factory, "conditioned_video", lambda out: export_bundle(*conditioned_video_pair, out, persons=2, samples=3))
 
 
 @pytest.fixture(scope="session")
@@ -119,9 +156,7 @@ def causal_bundle(causal_pair: tuple[Path, Path], tmp_path_factory: pytest.TempP
     """A bundle of the causal pair with P=2, N=3. Read only."""
     from diffpose_edge.export import export_bundle
 
-    out = tmp_path_factory.mktemp("bundles") / "causal"
-    export_bundle(*causal_pair, out, persons=2, samples=3)
-    return out
+    return shared(tmp_path_factory, "causal", lambda out: export_bundle(*causal_pair, out, persons=2, samples=3))
 
 
 def _calibrated(bundle: Path, out: Path, frames: int, *, all_timesteps: bool = False) -> Path:
@@ -138,7 +173,9 @@ def _calibrated(bundle: Path, out: Path, frames: int, *, all_timesteps: bool = F
 @pytest.fixture(scope="session")
 def calibrated_bundle(conditioned_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The conditioned bundle with FP16 and INT8 graphs, calibrated on 8 frames that ship, over all timesteps. Read only."""
-    return _calibrated(conditioned_bundle, tmp_path_factory.mktemp("calibrated") / "conditioned", frames=8, all_timesteps=True)
+    return shared(
+        tmp_path_factory, "conditioned-calibrated", lambda out: _calibrated(conditioned_bundle, out, frames=8, all_timesteps=True)
+    )
 
 
 @pytest.fixture(scope="session")
@@ -151,13 +188,16 @@ def calibrated_bundles(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, Path]:
     """Every kind of bundle with FP16 and INT8 graphs, calibrated on a few frames, by name. Read only."""
-    out = tmp_path_factory.mktemp("calibrated")
+
+    def made(name: str, bundle: Path, frames: int) -> Path:
+        return shared(tmp_path_factory, f"{name}-calibrated", lambda out: _calibrated(bundle, out, frames=frames))
+
     return {
-        "golden": _calibrated(golden_bundle, out / "golden", frames=4),
-        "golden_video": _calibrated(golden_video_bundle, out / "golden_video", frames=9),
+        "golden": made("golden", golden_bundle, 4),
+        "golden_video": made("golden_video", golden_video_bundle, 9),
         "conditioned": calibrated_bundle,
-        "conditioned_video": _calibrated(conditioned_video_bundle, out / "conditioned_video", frames=10),
-        "causal": _calibrated(causal_bundle, out / "causal", frames=12),
+        "conditioned_video": made("conditioned_video", conditioned_video_bundle, 10),
+        "causal": made("causal", causal_bundle, 12),
     }
 
 
@@ -166,6 +206,4 @@ def reshaped_bundle(conditioned_pair: tuple[Path, Path], tmp_path_factory: pytes
     """A bundle of the conditioned frame pair with P=1, N=2. Read only."""
     from diffpose_edge.export import export_bundle
 
-    out = tmp_path_factory.mktemp("bundles") / "reshaped"
-    export_bundle(*conditioned_pair, out, persons=1, samples=2)
-    return out
+    return shared(tmp_path_factory, "reshaped", lambda out: export_bundle(*conditioned_pair, out, persons=1, samples=2))
