@@ -47,14 +47,24 @@ def main():
         while not there() and time.monotonic() < end:
             rclpy.spin_once(node, timeout_sec=0.05)
 
-    spin_until(lambda: publisher.get_subscription_count() and node.count_publishers("/poses") and node.count_publishers("/joints"))
+    # What one side has found, the other may not have found yet: frames with nobody in them, until one comes back every way.
+    every_way, greetings, end = (heard, as_sensor_data, clouds), 0, time.monotonic() + PATIENCE_S
+    while not all(every_way):
+        if time.monotonic() > end:
+            sys.exit(f"{greetings} greetings in {PATIENCE_S} s to {publisher.get_subscription_count()} subscribers, "
+                     f"and {[len(answers) for answers in every_way]} answers")  # fmt: skip
+        greetings += 1
+        publisher.publish(message_of({"stamp": [greetings, 0], "numbers": []}))
+        pause = time.monotonic() + 0.2
+        spin_until(lambda pause=pause: time.monotonic() > pause)
     types = dict(node.get_topic_names_and_types())
-    # What one side has found, the other may not have found yet.
-    end = time.monotonic() + 1.0
-    spin_until(lambda: time.monotonic() > end)
+    # In order: after the answer to the last one there is none to come.
+    spin_until(lambda: all(answers[-1].header.stamp.sec == greetings for answers in every_way))
+    for answers in every_way:
+        answers.clear()
     for count, message in enumerate(to_send, 1):
         publisher.publish(message)
-        spin_until(lambda count=count: min(len(heard), len(as_sensor_data), len(clouds)) >= count)
+        spin_until(lambda count=count: min(map(len, every_way)) >= count)
     answers = [
         {
             "stamp": [each.header.stamp.sec, each.header.stamp.nanosec],
@@ -68,6 +78,7 @@ def main():
         "answers": answers,
         "as_sensor_data": len(as_sensor_data),
         "clouds": [{"points": each.width, "xyz": [xyz_of(each, i) for i in range(each.width)]} for each in clouds],
+        "greetings": greetings,
         "rmw": rclpy.get_rmw_implementation_identifier(),
     }
     node.destroy_node()
