@@ -18,6 +18,7 @@ from diffpose_edge.runtime.call import Call, timed
 from diffpose_edge.runtime.counters import counted
 from diffpose_edge.runtime.estimate import PoseEstimate
 from diffpose_edge.runtime.frame_caches import FrameCaches
+from diffpose_edge.runtime.people import observed
 from diffpose_edge.runtime.start import LEAST_OBSERVED
 from diffpose_edge.runtime.video_stream import CausalBackend
 from diffpose_edge.tracks import nearest_found, tracks_of
@@ -83,7 +84,7 @@ class ClipEstimates:
             backend = runtime._open()
             P = backend.shape.P
             one = Keypoints(window.uv[None], window.confidence[None])
-            observation, uv, view = runtime._observed(one)
+            observation, uv, view = observed(one, runtime.bundle.manifest.process.kind)
             backend.observation[:1] = observation
             backend.observation[1:] = 0.0
             if view is not None:
@@ -107,7 +108,7 @@ class ClipEstimates:
         asked = runtime._clock()
         with runtime._lock:
             backend = cast(CausalBackend, runtime._open())
-            observation, uv, view = runtime._observed(frames)
+            observation, uv, view = observed(frames, runtime.bundle.manifest.process.kind)
             due = self._pace.deadline(self._plan, asked)
             request = runtime._request(uv, frames.confidence, self._plan, due, self._mode, self._rng, self._trace, view, None)
             call = Call(backend, runtime.bundle.manifest, request)

@@ -14,24 +14,18 @@ from types import TracebackType
 from typing import Any, NoReturn
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from diffpose_edge.bundle import Bundle, trusted_bundle
-from diffpose_edge.causal_io import refuse_on_gpu
 from diffpose_edge.errors import (
     BudgetError,
-    CudaError,
     DiffPoseEdgeError,
-    EngineError,
-    EngineMismatch,
     KeypointError,
-    MissingPackage,
     RuntimeClosed,
 )
-from diffpose_edge.extras import require
-from diffpose_edge.keypoints import Keypoints, checked_keypoints, numbers_of
+from diffpose_edge.keypoints import Keypoints, checked_keypoints
 from diffpose_edge.mixtures import Mixture
-from diffpose_edge.person import PersonView, context_channels, person_view
+from diffpose_edge.person import PersonView
 from diffpose_edge.readings import Reading
 from diffpose_edge.runtime.about import about_runtime
 from diffpose_edge.runtime.backend import Array, Backend
@@ -42,18 +36,17 @@ from diffpose_edge.runtime.counters import Counting, RuntimeCounters, counted
 from diffpose_edge.runtime.deadline import Clock, Deadline
 from diffpose_edge.runtime.estimate import PoseEstimate
 from diffpose_edge.runtime.last_finite import checked_non_finite
+from diffpose_edge.runtime.loading import check_backend, load_backend
 from diffpose_edge.runtime.measuring import DEFAULT_PAUSE_MS, DEFAULT_ROUNDS, measured_timings
 from diffpose_edge.runtime.own_process import Home
+from diffpose_edge.runtime.people import checked_people, observed
 from diffpose_edge.runtime.plan import StepPlan, step_plan
 from diffpose_edge.runtime.range_check import RangeCheck
-from diffpose_edge.runtime.start import Draws, Seed, checked_mode, draw_starts, draws_of, fill_missing, generator_of
+from diffpose_edge.runtime.start import Draws, Seed, checked_mode, draw_starts, draws_of, generator_of
 from diffpose_edge.runtime.video_stream import VideoStream
 from diffpose_edge.timings import MachineTimings, save_timings
 from diffpose_edge.trust import KeyFiles, trust_of
 
-BACKENDS = ("onnxruntime", "tensorrt", "onnxruntime-cuda", "auto")
-# ONNX Runtime starts as many threads as it is told, and a hundred thousand take the machine down with them.
-MOST_THREADS = 256
 log = logging.getLogger(__name__)
 
 
@@ -131,46 +124,23 @@ class PoseRuntime:
         Raises BundleError, SignatureError, MissingPackage, EngineMismatch with the command that builds what is missing, CudaError,
         EngineError, or DiffPoseEdgeError for an unknown backend. A causal encoder runs on the CPU only: EngineError for another backend.
         """
-        if backend not in BACKENDS:
-            raise DiffPoseEdgeError(f"expected a backend out of {', '.join(BACKENDS)}, got {backend!r}")
-        if threads is not None and (type(threads) is not int or not 1 <= threads <= MOST_THREADS):
-            raise DiffPoseEdgeError(f"expected threads as a whole number within 1..{MOST_THREADS}, got {threads!r}")
+        check_backend(backend, threads)
         checked_non_finite(non_finite)
         trust = trust_of(trusted_key, trusted_hash, unsigned_engines=unsigned_engines)
         loaded = trusted_bundle(bundle, trust)
-        backend = backend if trust is None else trust.backend(backend)
-        auto = backend == "auto"
-        if auto and loaded.manifest.causal is not None:
-            log.info("running on the CPU: a causal encoder runs nowhere else yet", extra={"event": "fallback", "kind": "cpu"})
-            backend = "onnxruntime"
-        if backend != "onnxruntime":
-            refuse_on_gpu(loaded.manifest.causal)
-        if backend in ("tensorrt", "auto"):
-            from diffpose_edge.runtime.tensorrt_backend import tensorrt_backend
-
-            try:
-                made = tensorrt_backend(loaded, precision, flavour=flavour, provider=provider, device=device, timed=timed)
-            except (EngineError, CudaError, MissingPackage) as err:
-                if backend != "auto":
-                    raise
-                # Nothing that fits is what a machine without a GPU has; an engine that fits and is refused is news.
-                expected = not isinstance(err, EngineError) or isinstance(err, EngineMismatch)
-                level = logging.INFO if expected else logging.WARNING
-                log.log(level, "running on the CPU: %s", err, extra={"event": "fallback", "kind": "cpu"})
-            else:
-                return cls(loaded, made, precision=precision, non_finite=non_finite)
-        require("onnxruntime")
-        if backend == "onnxruntime-cuda":
-            from diffpose_edge.runtime.onnxruntime_cuda_backend import OnnxRuntimeCudaBackend
-
-            on_gpu = OnnxRuntimeCudaBackend(loaded.manifest, loaded.graphs(precision), device)
-            return cls(loaded, on_gpu, precision=precision, non_finite=non_finite)
-        from diffpose_edge.runtime.onnxruntime_backend import OnnxRuntimeBackend
-
-        graphs = loaded.graphs(precision, for_cpu=not portable)
-        on_cpu = OnnxRuntimeBackend(loaded.manifest, graphs, threads)
-        runtime = cls(loaded, on_cpu, precision=precision, for_cpu=not portable, non_finite=non_finite)
-        if auto:
+        chosen = load_backend(
+            loaded,
+            backend if trust is None else trust.backend(backend),
+            precision,
+            threads=threads,
+            flavour=flavour,
+            provider=provider,
+            device=device,
+            timed=timed,
+            portable=portable,
+        )
+        runtime = cls(loaded, chosen.backend, precision=precision, for_cpu=chosen.for_cpu, non_finite=non_finite)
+        if chosen.fell_back:
             runtime._counting.fell_back("cpu")
         return runtime
 
@@ -266,7 +236,7 @@ class PoseRuntime:
         own: bool,
     ) -> Callable[[], PoseEstimate]:
         """Check everything and return the rest of the work; ``own``: on copies, because the caller's arrays may change meanwhile."""
-        checked = self._checked(keypoints, confidence, mixture)
+        checked = checked_people(keypoints, confidence, mixture, self.bundle.manifest.shape.F)
         known, rng = self._mode(mode), draws_of(seed, len(checked.uv))
         if mixture is not None and known != "distribution":
             raise DiffPoseEdgeError(f"mode {known!r} starts at the keypoints: a mixture has no meaning in it. Leave mixture out")
@@ -278,35 +248,6 @@ class PoseRuntime:
             checked, mixture = copy.deepcopy((checked, mixture))
         frame = -1 if self.bundle.manifest.shape.F > 1 else None
         return lambda: self._estimate(checked, frame, pace, asked, known, rng, trace, mixture)
-
-    def _checked(self, keypoints: ArrayLike | None, confidence: ArrayLike | None, mixture: Mixture | None) -> Keypoints:
-        F = self.bundle.manifest.shape.F
-        if mixture is not None and (not isinstance(mixture, Mixture) or mixture.weight.ndim != 3):
-            got = f"weights {mixture.weight.shape}" if isinstance(mixture, Mixture) else type(mixture).__name__
-            raise KeypointError(f"expected a diffpose_edge.mixtures.Mixture of people, weights (B, 17, M); got {got}")
-        if keypoints is None:
-            if mixture is None:
-                raise KeypointError("expected keypoints or a mixture, got neither")
-            if F > 1:
-                raise KeypointError(
-                    f"expected windows of keypoints (B, {F}, 17, 2|3) beside the mixture: it tells of the newest frame alone"
-                )
-            if confidence is not None:
-                raise KeypointError("expected no confidence beside a mixture alone: the mixture has its own")
-            heaviest = mixture.weight.argmax(axis=-1)[..., None, None]
-            keypoints = np.take_along_axis(mixture.mean, heaviest, axis=-2)[..., 0, :]
-            confidence = mixture.confidence
-        array: NDArray[np.float32] = numbers_of(keypoints, "keypoints")
-        single = 2 if F == 1 else 3
-        if array.ndim == single:
-            array = array[None]
-            confidence = None if confidence is None else numbers_of(confidence, "confidence")[None]
-        checked = checked_keypoints(array, confidence, window=F > 1)
-        if F > 1 and checked.uv.shape[1] != F:
-            raise KeypointError(f"expected windows of F={F} frames for this bundle's video encoder, got {checked.uv.shape[1]}")
-        if mixture is not None and len(mixture) != len(checked.uv):
-            raise KeypointError(f"expected a mixture for each of the {len(checked.uv)} people of the keypoints, got {len(mixture)}")
-        return checked
 
     def estimate_clip(
         self,
@@ -493,7 +434,7 @@ class PoseRuntime:
             backend = self._open()
             P = backend.shape.P
             newest = (slice(None),) if frame is None else (slice(None), frame)
-            observation, uv, view = self._observed(keypoints)
+            observation, uv, view = observed(keypoints, self.bundle.manifest.process.kind)
             batches = -(-len(uv) // P)
             plan = pace.plan(batches, batches)
             due = pace.deadline(plan, asked)
@@ -509,14 +450,6 @@ class PoseRuntime:
                 call.context_ns += timed(backend.encode)
                 call.batch(people, backend.xyz[newest], None if backend.features is None else backend.features[newest])
             return call.finish(began)
-
-    def _observed(self, keypoints: Keypoints) -> tuple[Array, Array, PersonView | None]:
-        """Return what the context encoder takes, the keypoints of the samples' starts, and where the people are."""
-        if self.bundle.manifest.process.kind == "released":
-            uv = _filled(keypoints)
-            return uv, uv, None
-        view = person_view(keypoints.uv, keypoints.confidence)
-        return context_channels(keypoints.uv, keypoints.confidence, view), keypoints.uv, view
 
     def _request(
         self,
@@ -535,10 +468,3 @@ class PoseRuntime:
             draws = draw_starts(uv, confidence, view, mixture, self.bundle.manifest.shape.N, rng)
         outside = self._range.outside(uv, confidence, view, draws if mixture is not None else None)
         return Request(uv, confidence, plan, mode, rng, trace, view, draws, deadline, outside, self._non_finite)
-
-
-def _filled(keypoints: Keypoints) -> Array:
-    """Return uv with unseen joints filled in; windows are filled frame by frame."""
-    observed = keypoints.confidence > 0
-    flat = fill_missing(keypoints.uv.reshape(-1, *keypoints.uv.shape[-2:]), observed.reshape(-1, observed.shape[-1]))
-    return flat.reshape(keypoints.uv.shape)

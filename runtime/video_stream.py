@@ -25,6 +25,7 @@ from diffpose_edge.runtime.counters import counted
 from diffpose_edge.runtime.estimate import PoseEstimate
 from diffpose_edge.runtime.frame_caches import FrameCaches
 from diffpose_edge.runtime.last_finite import finite, finite_rows
+from diffpose_edge.runtime.people import observed
 from diffpose_edge.runtime.start import LEAST_OBSERVED, Seed, draws_of, generator_of
 from diffpose_edge.skeleton import J
 
@@ -229,7 +230,7 @@ class VideoStream:
             past, backend = self._open(), runtime._open()
             seen = (frame.confidence > 0).sum(axis=-1) >= LEAST_OBSERVED
             shown, answered = past.shown(frame, seen)
-            observation, uv, view = runtime._observed(shown)
+            observation, uv, view = observed(shown, runtime.bundle.manifest.process.kind)
             chosen = slice(None) if shown.uv.ndim == 3 else (slice(None), past.frame)
             # The slowest frame counts, in which the encoder runs for everybody: what takes turns with it would not be one stream.
             plan = self._pace.plan(self._batches, self._batches)

@@ -10,7 +10,7 @@ from diffpose_edge.errors import DiffPoseEdgeError
 from diffpose_edge.runtime.bridges.incoming import UNITS
 from diffpose_edge.runtime.bridges.people_source import SourceSettings
 from diffpose_edge.runtime.last_finite import NON_FINITE
-from diffpose_edge.runtime.pose_runtime import BACKENDS, MOST_THREADS
+from diffpose_edge.runtime.loading import BACKENDS, MOST_THREADS
 
 RELIABILITY = ("best_effort", "reliable")
 INPUTS = ("pose_array", "skeleton2d")

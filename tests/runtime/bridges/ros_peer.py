@@ -60,6 +60,7 @@ def main():
     types = dict(node.get_topic_names_and_types())
     # In order: after the answer to the last one there is none to come.
     spin_until(lambda: all(answers[-1].header.stamp.sec == greetings for answers in every_way))
+    greeted = [len(heard), greetings]
     for answers in every_way:
         answers.clear()
     for count, message in enumerate(to_send, 1):
@@ -78,7 +79,7 @@ def main():
         "answers": answers,
         "as_sensor_data": len(as_sensor_data),
         "clouds": [{"points": each.width, "xyz": [xyz_of(each, i) for i in range(each.width)]} for each in clouds],
-        "greetings": greetings,
+        "greeted": greeted,
         "rmw": rclpy.get_rmw_implementation_identifier(),
     }
     node.destroy_node()
