@@ -21,6 +21,7 @@ from rich.progress import track
 
 from diffpose_edge.atomic import atomic_file
 from diffpose_edge.benchmarks.machine import processor
+from diffpose_edge.cli.script import run_script
 from diffpose_edge.cli.terminal import err, out
 from diffpose_edge.clips import held_out_path, trained_pair
 from diffpose_edge.evaluation import EvaluationClip, load_evaluation
@@ -112,4 +113,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_script(main)

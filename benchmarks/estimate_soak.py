@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 
 from diffpose_edge.atomic import atomic_file, check_file_place
 from diffpose_edge.benchmarks.machine import governor, processor, versions
+from diffpose_edge.cli.script import run_script
 from diffpose_edge.cli.terminal import counting, out
 from diffpose_edge.errors import DiffPoseEdgeError, KeypointError, TimestepError
 from diffpose_edge.runtime import PoseEstimate, PoseRuntime, PoseStream
@@ -373,4 +374,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_script(main)

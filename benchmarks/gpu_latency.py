@@ -27,6 +27,7 @@ from diffpose_edge.benchmarks.engine_probe import refusals
 from diffpose_edge.benchmarks.machine import processor, versions
 from diffpose_edge.benchmarks.shipped_bundles import shipped_bundle
 from diffpose_edge.bundle import Bundle
+from diffpose_edge.cli.script import run_script
 from diffpose_edge.cli.terminal import err, say
 from diffpose_edge.clips import street_walk
 from diffpose_edge.engines import FLAVOURS, PRECISIONS
@@ -305,4 +306,4 @@ def tell(result: Mapping[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_script(main)

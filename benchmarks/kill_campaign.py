@@ -29,6 +29,7 @@ from diffpose_edge.atomic import atomic_file
 from diffpose_edge.benchmarks.kill_cases import Case, Whole, cases_of, command_line, make_materials
 from diffpose_edge.benchmarks.killable import STUCK_S, Ended, Killable
 from diffpose_edge.benchmarks.machine import processor, versions
+from diffpose_edge.cli.script import run_script
 
 # A disk of this size is mounted for a command, and filled up to what is to be left.
 DISK_MIB = 64
@@ -394,4 +395,4 @@ def _count(outcomes: dict[str, int]) -> int:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_script(main)

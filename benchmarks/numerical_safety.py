@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from diffpose_edge.atomic import atomic_file, check_file_place
 from diffpose_edge.benchmarks.machine import processor, versions
+from diffpose_edge.cli.script import run_script
 from diffpose_edge.cli.terminal import counting, out
 from diffpose_edge.clips import held_out_path, mocap_clips_path, street_walk, trained_pair
 from diffpose_edge.evaluation import load_evaluation
@@ -183,4 +184,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_script(main)

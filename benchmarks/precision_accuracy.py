@@ -23,6 +23,7 @@ from diffpose_edge.atomic import atomic_file
 from diffpose_edge.benchmarks.machine import processor
 from diffpose_edge.bundle import Bundle
 from diffpose_edge.calibration.calibrate import apply_calibration, calibrated
+from diffpose_edge.cli.script import run_script
 from diffpose_edge.cli.terminal import err, out
 from diffpose_edge.clips import calibration_keypoints, held_out_path, trained_pair
 from diffpose_edge.comparison import added_error
@@ -145,4 +146,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_script(main)

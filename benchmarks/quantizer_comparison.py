@@ -41,6 +41,7 @@ from diffpose_edge.bundle import Bundle
 from diffpose_edge.calibration.calibrate import calibrated, deployed_schedules
 from diffpose_edge.calibration.observed import FRAMES, MOST_STEPS, SEED, frames_to_use
 from diffpose_edge.calibration.recording import RecordingBackend
+from diffpose_edge.cli.script import run_script
 from diffpose_edge.cli.terminal import say, stages
 from diffpose_edge.clips import calibration_keypoints, held_out_path, trained_pair
 from diffpose_edge.comparison import added_error
@@ -485,4 +486,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_script(main)

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from diffpose_edge.atomic import atomic_file, check_file_place
 from diffpose_edge.body_scale import Scale, scale_of_stature, stature_of
 from diffpose_edge.camera import Camera
+from diffpose_edge.cli.script import run_script
 from diffpose_edge.cli.terminal import counting, out
 from diffpose_edge.clips import mocap_clips_path, trained_pair
 from diffpose_edge.export import export_bundle
@@ -202,4 +203,4 @@ def main(folder: Annotated[Path, typer.Option("--out", help="Folder for the resu
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_script(main)

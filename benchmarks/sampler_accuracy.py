@@ -17,6 +17,7 @@ import typer
 
 from diffpose_edge.atomic import atomic_file, check_file_place
 from diffpose_edge.calibration.step_search import Denoiser, held_out
+from diffpose_edge.cli.script import run_script
 from diffpose_edge.cli.terminal import counting, out
 from diffpose_edge.clips import held_out_path, trained_pair
 from diffpose_edge.evaluation import load_evaluation
@@ -84,4 +85,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_script(main)

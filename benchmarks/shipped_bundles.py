@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from diffpose_edge.bundle import Bundle, load_bundle
+from diffpose_edge.cli.script import run_script
 from diffpose_edge.clips import calibration_keypoints, trained_pair
 
 # Pair and N of what is run: the first two by the suite, and all but the video pair by the benchmark.
@@ -48,4 +49,4 @@ def main(folder: Annotated[Path, typer.Argument(help="Where the bundles go; thos
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_script(main)

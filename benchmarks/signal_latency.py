@@ -22,6 +22,7 @@ import typer
 
 from diffpose_edge.atomic import atomic_file, check_file_place
 from diffpose_edge.benchmarks.machine import processor, versions
+from diffpose_edge.cli.script import run_script
 from diffpose_edge.cli.terminal import say
 from diffpose_edge.errors import DiffPoseEdgeError
 
@@ -79,4 +80,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_script(main)

@@ -29,6 +29,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from diffpose_edge.atomic import atomic_file, check_file_place
 from diffpose_edge.benchmarks.machine import versions
 from diffpose_edge.bundle import MANIFEST, load_bundle
+from diffpose_edge.cli.script import run_script
 from diffpose_edge.cli.terminal import say
 from diffpose_edge.errors import DiffPoseEdgeError
 from diffpose_edge.machine import processor
@@ -127,4 +128,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_script(main)

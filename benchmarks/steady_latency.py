@@ -23,6 +23,7 @@ from diffpose_edge.benchmarks.bench_report import save_report
 from diffpose_edge.benchmarks.bench_run import bench_run
 from diffpose_edge.benchmarks.bench_variant import RuntimeEstimator, Variant
 from diffpose_edge.bundle import load_bundle
+from diffpose_edge.cli.script import run_script
 from diffpose_edge.cli.terminal import counting, out
 from diffpose_edge.runtime import PoseRuntime
 from diffpose_edge.runtime.onnxruntime_backend import OnnxRuntimeBackend
@@ -106,4 +107,4 @@ def print_ways(report: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_script(main)

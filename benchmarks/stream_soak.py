@@ -33,6 +33,7 @@ from rich.table import Table
 from diffpose_edge.atomic import atomic_file, check_file_place
 from diffpose_edge.benchmarks.machine import governor, processor, versions
 from diffpose_edge.bundle import load_bundle
+from diffpose_edge.cli.script import run_script
 from diffpose_edge.cli.terminal import counting, out
 from diffpose_edge.clips import street_walk, trained_pair
 from diffpose_edge.person import person_view
@@ -287,4 +288,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_script(main)

@@ -30,6 +30,7 @@ from diffpose_edge.benchmarks.bench_rounds import measured
 from diffpose_edge.benchmarks.machine import governor, processor, versions
 from diffpose_edge.benchmarks.stream_variant import CAUSAL, TORCH_CAUSAL, TORCH_WINDOW, WINDOW, StreamCandidate, hop_of
 from diffpose_edge.bundle import Bundle
+from diffpose_edge.cli.script import run_script
 from diffpose_edge.cli.terminal import err, out
 from diffpose_edge.clips import calibration_keypoints, held_out_path, trained_pair
 from diffpose_edge.evaluation import EvaluationClip, load_evaluation
@@ -252,4 +253,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_script(main)

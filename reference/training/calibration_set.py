@@ -12,6 +12,7 @@ import numpy as np
 import typer
 
 from diffpose_edge.atomic import atomic_file
+from diffpose_edge.cli.script import run_script
 from diffpose_edge.clips import mocap_clips_path
 from diffpose_edge.reference.training.batches import held_out_batch
 from diffpose_edge.reference.training.motions import HELD_OUT, MotionSource, load_clips
@@ -37,4 +38,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_script(main)

@@ -12,6 +12,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from diffpose_edge.cli.script import run_script
 from diffpose_edge.clips import mocap_clips_path
 from diffpose_edge.evaluation import EvaluationClip, save_evaluation
 from diffpose_edge.reference.training.batches import viewed
@@ -57,4 +58,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_script(main)

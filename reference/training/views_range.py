@@ -15,6 +15,7 @@ import typer
 from numpy.typing import NDArray
 
 from diffpose_edge.atomic import atomic_file
+from diffpose_edge.cli.script import run_script
 from diffpose_edge.clips import mocap_clips_path
 from diffpose_edge.config import CausalConfig
 from diffpose_edge.errors import TrainingError
@@ -90,4 +91,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_script(main)
