@@ -1,4 +1,4 @@
-"""Runs every target for a number of executions, one after another, and records what came of it.
+"""Runs every target for a number of executions and records what came of it.
 
 ``python -m tests.fuzz.campaign --runs 40000 --work FOLDER``. Each target has a process of its own, begins with the committed seeds and
 with what was a finding once, and keeps what reaches new code in ``FOLDER/corpus``, with which it goes on when it is started again. The
@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -99,6 +100,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="a folder for corpus and findings")
     parser.add_argument("--record", type=Path, default=RECORD)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--jobs", type=int, default=1, help="targets at once, a core each")
     parser.add_argument("--go-on", action="store_true", help="keep what the record has of other targets")
     asked = parser.parse_args()
     work = asked.work.resolve()
@@ -110,22 +112,25 @@ def main() -> None:
         "targets": json.loads(asked.record.read_text())["targets"] if asked.go_on else {},
     }
     of = commit()
-    for name in asked.targets:
-        done = {"commit": of, **fuzzed(name, max(1, int(asked.runs * SHARES.get(name, 1.0))), work, asked.seed)}
-        record["targets"][name] = done
-        rows = record["targets"].values()
-        record["executions"] = sum(row["executions"] for row in rows)
-        record["findings"] = sum(len(row["findings"]) for row in rows)
-        record["slowest_s"] = max(row.get("slowest_s", 0.0) for row in rows)
-        asked.record.parent.mkdir(parents=True, exist_ok=True)
-        asked.record.write_text(json.dumps(record, indent=1) + "\n")
-        print(
-            f"{name}: {done['executions']} executions in {done['wall_s']} s, {done['edges']} edges, slowest {done.get('slowest_s')} s, "
-            f"{len(done['findings'])} findings",
-            flush=True,
-        )
-        for finding in done["findings"]:
-            print(f"  {finding['kind']} at {finding['where']}: {finding['what'][:240]}  [{finding['input']}]", flush=True)
+    with ThreadPoolExecutor(asked.jobs) as pool:
+        runs = {name: max(1, int(asked.runs * SHARES.get(name, 1.0))) for name in asked.targets}
+        begun = {pool.submit(fuzzed, name, runs[name], work, asked.seed): name for name in asked.targets}
+        for ended in as_completed(begun):
+            name, done = begun[ended], {"commit": of, **ended.result()}
+            record["targets"][name] = done
+            rows = record["targets"].values()
+            record["executions"] = sum(row["executions"] for row in rows)
+            record["findings"] = sum(len(row["findings"]) for row in rows)
+            record["slowest_s"] = max(row.get("slowest_s", 0.0) for row in rows)
+            asked.record.parent.mkdir(parents=True, exist_ok=True)
+            asked.record.write_text(json.dumps(record, indent=1) + "\n")
+            print(
+                f"{name}: {done['executions']} executions in {done['wall_s']} s, {done['edges']} edges, slowest {done.get('slowest_s')} s, "
+                f"{len(done['findings'])} findings",
+                flush=True,
+            )
+            for finding in done["findings"]:
+                print(f"  {finding['kind']} at {finding['where']}: {finding['what'][:240]}  [{finding['input']}]", flush=True)
     sys.exit(1 if record["findings"] else 0)
 
 
