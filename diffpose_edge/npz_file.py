@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import re
 import zipfile
 from collections.abc import Iterable
@@ -53,6 +54,7 @@ class NpzFile:
         self._left = self._most = most
         # Archives are never larger than what they hold but for their names.
         self._file = open_file(path, most + _MOST_DIRECTORY)
+        self._size = os.fstat(self._file.fileno()).st_size
         try:
             if self._file.read(len(_MAGIC)) == _MAGIC:
                 raise ValueError("it is a single array; expected an npz, an archive of arrays")
@@ -123,7 +125,10 @@ class NpzFile:
             raise ValueError(
                 f"with the array {name!r} it unpacks to {self._most - self._left + info.file_size} bytes, and up to {self._most} are read"
             )
-        if info.file_size > _MOST_RATIO * (info.compress_size + 1):
+        if info.compress_size > self._size:
+            raise ValueError(f"the entry {name!r} claims {info.compress_size} bytes of a file of {self._size}")
+        ratio = 1 if info.compress_type == zipfile.ZIP_STORED else _MOST_RATIO
+        if info.file_size > ratio * (info.compress_size + 1):
             raise ValueError(f"the entry {name!r} claims {info.file_size} bytes, which its {info.compress_size} cannot be unpacked to")
         self._left -= info.file_size
         content = bytearray(info.file_size)

@@ -196,6 +196,7 @@ def _read(path: Path) -> MachineTimings:
         step, after = (None if content[name] is None else Spread(**content[name]) for name in ("step_ms", "after_ms"))
         if not isinstance(content["key"], dict) or not isinstance(content["made"], dict):
             raise TypeError("its key or its record is no object")
+        json.dumps(content, allow_nan=False)  # a key with NaN in it is the key of nothing, and could not be written again
         return MachineTimings(content["key"], frame, walk, Spread(**content["encoder_ms"]), step, after, content["made"])
     except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as err:
         raise BudgetError(f"{path} is not a file of timings ({reason_of(err)}). Remove it, and measure again: diffpose-edge time") from None

@@ -53,6 +53,8 @@ def _person(person: Any, where: str) -> Person:
     track = None
     if "person_id" in person:
         ids = numbers(of_kind(person["person_id"], list, f"{where}.person_id"), f"{where}.person_id")
+        if ids.ndim != 1:
+            raise KeypointError(f"{where}.person_id: expected a list of one number, got lists in a list")
         track = str(int(ids[0])) if ids.size == 1 and ids[0] >= 0 else None
     return Person(keypoints, track)
 

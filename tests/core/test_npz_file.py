@@ -131,6 +131,17 @@ def test_a_directory_that_claims_more_than_can_be_packed_is_refused(tmp_path: Pa
         read_npz(path, most=1 << 32)
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_directory_that_claims_more_than_its_file_has_is_refused(tmp_path: Path, method: int) -> None:
+    path = zipped(tmp_path / "a.npz", ("keypoints.npy", header_of((1,)) + bytes(4)), method=method)
+    content = bytearray(path.read_bytes())
+    at = content.index(b"PK\x01\x02") + 20
+    content[at : at + 8] = struct.pack("<II", 2**31 - 1, 2**29)
+    path.write_bytes(content)
+    with within(8 * MB), pytest.raises(ValueError, match="claims 2147483647 bytes of a file of"):
+        read_npz(path)
+
+
 def overlapping(path: Path, count: int) -> Path:
     """An archive whose directory names the same 1 MB of zeros many times: what a "better zip bomb" is made of."""
     zipped(path, ("a.npy", header_of((MB // 4,)) + bytes(MB)))

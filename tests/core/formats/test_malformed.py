@@ -97,6 +97,7 @@ OPENPOSE: list[tuple[Change, str]] = [
     (lambda d: d.pop("people"), "has no 'people'"),
     (lambda d: d.update(people=3), "people: expected a list, got 3"),
     (lambda d: d["people"][0].update(person_id="a"), "people[0].person_id"),
+    (lambda d: d["people"][0].update(person_id=[[2]]), "people[0].person_id: expected a list of one number"),
 ]
 
 
