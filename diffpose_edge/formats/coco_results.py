@@ -73,8 +73,8 @@ def people_by_image(source: Source, track_of: Callable[[dict[str, Any], str], st
         if entry.get("category_id", PERSON_CATEGORY) != PERSON_CATEGORY:
             raise KeypointError(f"{where}.category_id: expected {PERSON_CATEGORY}, a person; got {told(entry['category_id'])}")
         keypoints, own = triples(part(entry, "keypoints", list, where), LAYOUTS_BY_COUNT, f"{where}.keypoints")
-        if layout not in (None, own):
-            raise KeypointError(f"{where}.keypoints: has {len(own)} keypoints, those before it have another number")
+        if layout is not None and layout != own:
+            raise KeypointError(f"{where}.keypoints: has {len(own)} keypoints; expected {len(layout)}, as those before it have")
         layout = own
         person = Person(keypoints, track_of(entry, where), score_of(entry.get("score"), f"{where}.score"))
         people.setdefault(image, []).append(person)
