@@ -177,20 +177,30 @@ def _with_samples(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a model with the shapes that follow, behind ONNX Runtime's own Attention too, which ONNX's inference does not know."""
+    """Return a model with the shapes that follow, behind ONNX Runtime's own operators too, which ONNX's inference does not know."""
     inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
-    attentions = [node for node in model.graph.node if node.op_type == "Attention" and node.domain == "com.microsoft"]
-    for node in attentions:
+    told: set[str] = set()
+    while True:
         graph = _Values(inferred.graph)
-        shape, weight = (graph.types.get(name, (0, None))[1] for name in node.input[:2])
-        if node.output[0] in graph.sized() or shape is None or weight is None:
-            continue
-        told = [value for value in inferred.graph.value_info if value.name != node.output[0]]
+        unknown = [node for node in model.graph.node if node.domain == "com.microsoft" and node.output[0] not in graph.sized() | told]
+        # What lies behind the first of them may follow from it.
+        name, shape = next(((node.output[0], shape) for node in unknown if (shape := _own_shape(node, graph)) is not None), ("", None))
+        if shape is None:
+            return inferred
+        told.add(name)
+        others = [value for value in inferred.graph.value_info if value.name != name]
         del inferred.graph.value_info[:]
-        given = helper.make_tensor_value_info(node.output[0], TensorProto.FLOAT, [*shape[:-1], weight[-1] // 3])
-        inferred.graph.value_info.extend([*told, given])
+        inferred.graph.value_info.extend([*others, helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)])
         inferred = onnx.shape_inference.infer_shapes(inferred, data_prop=True)
-    return inferred
+
+
+def _own_shape(node: onnx.NodeProto, graph: _Values) -> tuple[int, ...] | None:
+    """Return the shape that an operator of ONNX Runtime's own gives, None where it does not follow."""
+    first, second = (graph.types.get(name, (0, None))[1] for name in (*node.input[:2], "")[:2])
+    if first is None or second is None:
+        return None
+    width = {"Attention": second[-1] // 3, "MultiHeadAttention": first[-1], "MatMulIntegerToFloat": second[-1]}.get(node.op_type)
+    return None if width is None else (*first[:-1], width)
 
 
 class _Values:
@@ -296,7 +306,8 @@ def _operations(node: onnx.NodeProto, graph: _Values) -> tuple[int, int, str]:
         shape = graph.shape(first)
         # A vector on the left has its only axis to be summed over, transposed or not.
         summed = shape[-2] if _attribute(node, "transA") and len(shape) > 1 else shape[-1]
-        biased = op in ("Gemm", "FusedGemm") and len(node.input) > 2 and bool(node.input[2])
+        place = {"Gemm": 2, "FusedGemm": 2, "MatMulIntegerToFloat": 6}.get(op, len(node.input))
+        biased = len(node.input) > place and bool(node.input[place])
         return 2 * summed * graph.size(out), graph.size(out) * biased, _multiplied(graph, first, second)
     if op in CONVOLUTIONS:
         first, second = (node.input[index] for index in CONVOLUTIONS[op])

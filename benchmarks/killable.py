@@ -23,6 +23,7 @@ from types import TracebackType
 from typing import Any
 
 from diffpose_edge import atomic, exchange, temporaries
+from diffpose_edge.runtime import own_process
 
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_DIRECTORY
 # By the event's name, which of its arguments are paths, and which is a folder's descriptor that they are relative to.
@@ -187,8 +188,11 @@ class _Stopped:
             os.ftruncate(1, 0)
             self._counter[:8] = bytes(8)
             began = time.monotonic()
+            home = own_process._this
             child = os.fork()
             if child == 0:
+                # It stands for the process that it comes from; a runtime of one thread has none that stayed behind.
+                own_process._this = home
                 self._child = True
                 return
             status = self._waited(child, began + (self._at if self._how == "killed after" else STUCK_S))

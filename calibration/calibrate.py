@@ -22,9 +22,9 @@ from diffpose_edge.config import CausalConfig, VideoConfig
 from diffpose_edge.errors import CalibrationError
 from diffpose_edge.export.int8 import MatMulScales, quantised_weight
 from diffpose_edge.export.layer_groups import border_nodes, initialisers_of, matmul_macs, taps_of, weight_matmuls, weights_sha256
-from diffpose_edge.export.precision import LOWER_PRECISIONS, lowered_graphs
+from diffpose_edge.export.precision import lowered_graphs
 from diffpose_edge.keypoints import Keypoints
-from diffpose_edge.manifest import GRAPHS, Manifest
+from diffpose_edge.manifest import FOR_CPU, GRAPHS, Manifest
 from diffpose_edge.runtime.start import MODES
 
 # A sample of each matmul's input, of this many rows, is what scales are chosen by.
@@ -33,6 +33,7 @@ MOST_ROWS = 6144
 MOST_TIMESTEPS = 64
 # An encoder that is less than this of an estimate's matmul work is not worth lowering.
 LITTLE_WORK = 0.02
+FP32_CPU = "fp32" + FOR_CPU
 
 
 def deployed_schedules(manifest: Manifest) -> tuple[tuple[int, ...], ...]:
@@ -138,16 +139,13 @@ def apply_calibration(bundle: Bundle, calibration: Calibration, progress: Callab
                 f"the calibration was made for other weights than the {role} graph of {bundle.path} has. "
                 f"Run: diffpose-edge calibrate {bundle.path}"
             )
-    lowered = lowered_graphs(fp32, manifest, calibration.plan, progress)
+    of_cpu = {entry.role: bundle.read(entry.role, FP32_CPU) for entry in manifest.files.values() if entry.precision == FP32_CPU}
+    lowered = lowered_graphs(fp32, manifest, calibration.plan, progress, of_cpu)
     contents = {f"{role}.{precision}.onnx": (role, precision, graph.content) for (role, precision), graph in lowered.items()}
     contents[FILE] = ("calibration", "int8", calibration.to_json().encode())
-    made = {
-        precision: {
-            role: {"int8_share": round(lowered[role, precision].int8_share, 4), "fp32_nodes": dict(lowered[role, precision].fp32_nodes)}
-            for role in GRAPHS
-        }
-        for precision in LOWER_PRECISIONS
-    }
+    made: dict[str, dict[str, Any]] = {}
+    for (role, precision), graph in lowered.items():
+        made.setdefault(precision, {})[role] = {"int8_share": round(graph.int8_share, 4), "fp32_nodes": dict(graph.fp32_nodes)}
 
     def altered(now: Manifest) -> Manifest:
         # What was verified in an older state of these graphs says nothing of the new ones.

@@ -65,6 +65,25 @@ def _attention(op: Any, x: ir.Value, w_qkv: ir.Value, b_q: ir.Value, by_head: ir
     return op.Attention(x, w_qkv, b_qkv, num_heads=int(shape[2]), scale=1.0, _domain=MICROSOFT, _version=1)
 
 
+def _attention_apart(op: Any, x: ir.Value, w_qkv: ir.Value, b_q: ir.Value, by_head: ir.Value, **_: Any) -> Any:
+    shape, weight, bias = _number(by_head), _number(w_qkv), _number(b_q)
+    assert shape is not None
+    assert weight is not None
+    assert bias is not None
+    made = []
+    for letter, part in zip("qkv", np.split(weight, 3, axis=1), strict=True):
+        matrix = op.initializer(ir.tensor(np.ascontiguousarray(part)), name=f"{w_qkv.name}.{letter}")
+        made.append(_like(x, op.MatMul(x, matrix)))
+    return op.MultiHeadAttention(
+        _like(x, op.Add(made[0], b_q)), *made[1:], num_heads=int(shape[2]), scale=1.0, _domain=MICROSOFT, _version=1
+    )
+
+
+def _like(x: ir.Value, value: ir.Value) -> ir.Value:
+    value.shape, value.type = x.shape, x.type
+    return value
+
+
 def _biased_matmul(op: Any, x: Any, weight: Any, bias: Any) -> Any:
     return op.Add(op.MatMul(x, weight), bias)
 
@@ -93,9 +112,12 @@ def fuse_layer_norms(model: ir.Model) -> int:
     return int(RewriteRule(_released_norm, _layer_normalization, _its_parts_are_constants).apply_to_model(model))
 
 
-def fuse_attention(model: ir.Model) -> int:
-    """Put one com.microsoft Attention in the place of each folded self-attention, without its output matmul; return how many."""
-    return int(RewriteRule(_folded_attention, _attention, _splits_evenly).apply_to_model(model))
+def fuse_attention(model: ir.Model, *, apart: bool = False) -> int:
+    """Put one com.microsoft Attention in the place of each folded self-attention, without its output matmul; return how many.
+
+    ``apart``: com.microsoft MultiHeadAttention behind a matmul for each of q, k and v, whose weights are named w_qkv.q and so on.
+    """
+    return int(RewriteRule(_folded_attention, _attention_apart if apart else _attention, _splits_evenly).apply_to_model(model))
 
 
 def fuse_biases(model: ir.Model) -> int:

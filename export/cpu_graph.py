@@ -6,12 +6,16 @@ passes, and stand beside them in the bundle.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import onnx
 import onnx_ir as ir
 
 from diffpose_edge.export.cpu_fusions import fuse_attention, fuse_biases, fuse_layer_norms
 from diffpose_edge.export.eigenbasis import chebyshev_in_eigenbasis
 from diffpose_edge.export.free_samples import free_samples
+from diffpose_edge.export.int8 import MatMulScales
+from diffpose_edge.export.int8_cpu import int8_matmuls
 from diffpose_edge.export.onnx_models import check_model
 from diffpose_edge.export.row_form import to_row_form
 from diffpose_edge.manifest import SAMPLES
@@ -23,24 +27,34 @@ EIGENBASIS_FROM = 32
 ROWS = "rows"
 
 
-def cpu_graph(portable: onnx.ModelProto, samples: int, *, fused_norms: bool = True, free: bool = False) -> onnx.ModelProto:
+def cpu_graph(
+    portable: onnx.ModelProto,
+    samples: int,
+    *,
+    fused_norms: bool = True,
+    free: bool = False,
+    int8: Mapping[str, MatMulScales] | None = None,
+) -> onnx.ModelProto:
     """Return the graph for the CPU of a frame encoder or a denoiser step that has features of ``samples`` samples (B, 17, C).
 
     LayerNorms and attention become one operator each, features matrices, biases part of their matmul; from EIGENBASIS_FROM samples on,
     joints come first and Chebyshev convolutions are made in the Laplacian's eigenbasis. Layers' outputs keep their names and become
     matrices, whose order is in the model's metadata under ROWS (:func:`rows_of`). Without ``fused_norms`` the LayerNorms stay as they
     are: exact where deviations are so small that the place of the epsilon shows. ``free``: a step that takes any number of samples, though
-    it is laid out for ``samples``.
+    it is laid out for ``samples``. ``int8``: scales by the name of the weight, of the matmuls that run in INT8
+    (:func:`diffpose_edge.export.int8_cpu.int8_matmuls`); then samples come first always.
     """
     model = ir.from_proto(onnx.shape_inference.infer_shapes(portable, data_prop=True))
-    order = "joints" if samples >= EIGENBASIS_FROM else "samples"
+    order = "joints" if samples >= EIGENBASIS_FROM and not int8 else "samples"
     if fused_norms:
         fuse_layer_norms(model)
-    fuse_attention(model)
+    fuse_attention(model, apart=bool(int8))
     if order == "joints":
         chebyshev_in_eigenbasis(model)
     to_row_form(model, order)
     fuse_biases(model)
+    if int8:
+        int8_matmuls(model, int8)
     if free:
         free_samples(model)
     model.metadata_props[ROWS] = order

@@ -23,6 +23,7 @@ from diffpose_edge.extras import require
 from diffpose_edge.keypoints import Keypoints
 from diffpose_edge.manifest import FOR_CPU, GRAPHS
 from diffpose_edge.runtime import PoseRuntime
+from diffpose_edge.runtime.integer_kernels import exact_integers
 from diffpose_edge.runtime.last_finite import AS_IT_IS
 from diffpose_edge.runtime.onnxruntime_backend import OnnxRuntimeBackend
 from diffpose_edge.tolerances import FP16_LAYER_REL, INT8_LAYER_REL, lower_pose_budget_mm
@@ -62,9 +63,9 @@ class PrecisionReport:
 
 
 def lower_precisions_of(bundle: Bundle) -> tuple[str, ...]:
-    """Return the precisions other than fp32 that a bundle has portable graphs in."""
+    """Return the precisions other than FP32 that a bundle has graphs in; "int8-cpu" is what INT8 runs on the CPU."""
     found = dict.fromkeys(entry.precision for entry in bundle.manifest.files.values() if entry.role in GRAPHS)
-    return tuple(precision for precision in found if precision != "fp32" and not precision.endswith(FOR_CPU))
+    return tuple(precision for precision in found if precision.removesuffix(FOR_CPU) != "fp32")
 
 
 def verify_precision(
@@ -85,13 +86,14 @@ def verify_precision(
     """
     progress(f"{precision}: layers")
     layers: list[Comparison] = []
+    graphs = bundle.graphs(precision.removesuffix(FOR_CPU), for_cpu=precision.endswith(FOR_CPU))
     for role in GRAPHS:
         taps = taps_of(bundle.manifest, role)
         budget = FP16_LAYER_REL if precision == "fp16" else INT8_LAYER_REL
-        layers += compare_layers(role, bundle.read(role), bundle.read(role, precision), taps, feeds[role], budget)
+        layers += compare_layers(role, bundle.read(role), graphs[role], taps, feeds[role], budget)
     progress(f"{precision}: {len(timesteps)} steps on {len(clip)} frames")
-    graphs = {role: with_fp16_rounding(bundle.read(role, precision)) for role in GRAPHS}
-    with PoseRuntime(bundle, OnnxRuntimeBackend(bundle.manifest, graphs), non_finite=AS_IT_IS) as runtime:
+    rounding = {role: with_fp16_rounding(graphs[role]) for role in GRAPHS}
+    with PoseRuntime(bundle, OnnxRuntimeBackend(bundle.manifest, rounding), non_finite=AS_IT_IS) as runtime:
         estimates = list(runtime.estimate_clip(clip, seed, timesteps=timesteps, trace=True))
     joints = np.concatenate([e.joints for e in estimates])
     trajectory = np.concatenate([e.trajectory for e in estimates if e.trajectory is not None], axis=1)
@@ -112,7 +114,9 @@ def compare_layers(
 
     def compare(expected: Any, actual: Any) -> OrderedDict[str, bool]:
         for name in expected:
-            comparison = compare_relative(f"{role} {name}", np.asarray(actual[name]), np.asarray(expected[name]), budget)
+            wanted = np.asarray(expected[name])
+            # Graphs for the CPU keep features as matrices, samples first.
+            comparison = compare_relative(f"{role} {name}", np.asarray(actual[name]).reshape(wanted.shape), wanted, budget)
             found.setdefault(name, []).append(comparison)
         return OrderedDict((name, found[name][-1].passed) for name in found)
 
@@ -127,7 +131,6 @@ def _session(content: bytes, taps: Sequence[str]) -> ort.InferenceSession:
     outputs = {value.name for value in model.graph.output}
     options = ort.SessionOptions()
     options.log_severity_level = 3
-    # INT8 is judged as the graph defines it, not as this processor's kernels saturate.
-    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    exact_integers(options)  # INT8 is judged as the graph defines it, not as this processor's kernels saturate
     tapped = with_taps_as_outputs(model, [tap for tap in taps if tap not in outputs])
     return ort.InferenceSession(tapped.SerializeToString(), options, providers=["CPUExecutionProvider"])

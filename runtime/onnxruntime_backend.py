@@ -21,6 +21,7 @@ from diffpose_edge.manifest import SAMPLES, Manifest, Shapes
 from diffpose_edge.runtime.backend import CLOSED, Array
 from diffpose_edge.runtime.deadline import Deadline
 from diffpose_edge.runtime.frame_caches import FrameCaches
+from diffpose_edge.runtime.integer_kernels import exact_integers
 from diffpose_edge.runtime.onnxruntime_border import check_border, refusing
 from diffpose_edge.runtime.onnxruntime_steps import OnnxRuntimeSteps
 from diffpose_edge.runtime.samples_side_by_side import SamplesSideBySide, dealt_samples
@@ -38,8 +39,8 @@ class OnnxRuntimeBackend:
     ``spinning``: whether ONNX Runtime's idle threads wait busily for work; it takes the processor from everybody else, and on two
     busy cores it was slower for us too (docs/bench.md).
 
-    Graphs with Q/DQ are computed in float, rounded where the graph says so: ONNX Runtime's own INT8 kernels saturate on
-    processors without VNNI, and would show errors that no TensorRT makes.
+    INT8 is exact: graphs with Q/DQ, which are TensorRT's, are computed in float, rounded where the graph says so; those made for the CPU
+    add integers, in kernels that do not saturate (the fastest of processors without VNNI would).
     """
 
     base: Array | None = None
@@ -168,7 +169,7 @@ class OnnxRuntimeBackend:
         options = ort.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = threads
-        options.add_session_config_entry("session.disable_quant_qdq", "1")
+        exact_integers(options)
         if not self._spinning:
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         return options

@@ -48,7 +48,8 @@ def read_openpose(source: Source) -> Detections:
 def _person(person: Any, where: str) -> Person:
     values = part(person, "pose_keypoints_2d", list, where)
     if len(values) in _OTHER_MODELS:
-        raise KeypointError(f"{where}: expected OpenPose's BODY_25 (25 keypoints), got its model {_OTHER_MODELS[len(values)]}; run it with --model_pose BODY_25")
+        model = _OTHER_MODELS[len(values)]
+        raise KeypointError(f"{where}: expected OpenPose's BODY_25 (25 keypoints), got its model {model}; run it with --model_pose BODY_25")
     keypoints, _ = triples(values, {len(BODY25): BODY25}, f"{where}.pose_keypoints_2d")
     track = None
     if "person_id" in person:

@@ -20,14 +20,16 @@ from diffpose_edge.clips import calibration_keypoints
 from diffpose_edge.errors import BundleError, CalibrationError, DiffPoseEdgeError, KeypointError
 from diffpose_edge.export.int8 import LEAST_SCALE, on_fp16_grid
 from diffpose_edge.export.layer_groups import taps_of
-from diffpose_edge.export.precision import LOWER_PRECISIONS
+from diffpose_edge.export.precision import INT8_CPU, LOWER_PRECISIONS
 from diffpose_edge.keypoints import Keypoints, load_keypoints
 from diffpose_edge.manifest import FORMAT_VERSION, manifest_from_json
 from diffpose_edge.reference.training import calibration_set
 from diffpose_edge.tolerances import REFERENCE_ABS
 
 FEW = {"schedules": ((49, 20),), "frames": 2}
-FILES = {"calibration.json", MANIFEST} | {f"{r}.{p}.onnx" for r in ("context", "step") for p in ("fp32", "fp32-cpu", *LOWER_PRECISIONS)}
+FILES = {"calibration.json", MANIFEST} | {
+    f"{r}.{p}.onnx" for r in ("context", "step") for p in ("fp32", "fp32-cpu", *LOWER_PRECISIONS, INT8_CPU)
+}
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:

@@ -70,7 +70,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 @pytest.mark.slow
 def test_most_of_a_step_is_int8(bundle: Bundle) -> None:
     made = bundle.manifest.provenance["precision"]
-    for precision in ("int8", "int8-trt8"):
+    for precision in ("int8", "int8-trt8", "int8-cpu"):
         assert made[precision]["step"]["int8_share"] >= INT8_STEP_SHARE
         assert made[precision]["context"]["int8_share"] == 0
     assert made["fp16"]["step"]["int8_share"] == 0
@@ -84,7 +84,7 @@ def test_held_out_poses_are_within_their_budgets(bundle: Bundle, held: Held, K: 
     expected = expected_run(load_pair(*trained_pair("frame")), held.keypoints, steps, bundle.manifest.shape, SEED)
     largest = float(np.abs(expected.joints).max())
     error_of_truth = mpjpe(expected.joints, held.truth)
-    for precision in ("fp32", "fp16", "int8"):
+    for precision in ("fp32", "fp16", "int8", "int8-cpu"):
         graphs = {role: with_fp16_rounding(bundle.read(role, precision)) for role in GRAPHS}
         with PoseRuntime(bundle, OnnxRuntimeBackend(bundle.manifest, graphs, threads=1)) as runtime:
             estimates = list(runtime.estimate_clip(held.keypoints, SEED, timesteps=steps, trace=True))

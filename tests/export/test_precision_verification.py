@@ -23,7 +23,7 @@ from diffpose_edge.cli import main
 from diffpose_edge.clips import street_walk
 from diffpose_edge.comparison import AddedError, added_error, compare_relative
 from diffpose_edge.export import precision_verification
-from diffpose_edge.export.precision import LOWER_PRECISIONS
+from diffpose_edge.export.precision import INT8_CPU, LOWER_PRECISIONS
 from diffpose_edge.export.precision_verification import PrecisionReport, compare_layers, lower_precisions_of
 from diffpose_edge.export.verification import VerificationReport, verify_bundle
 from diffpose_edge.keypoints import Keypoints
@@ -31,6 +31,7 @@ from diffpose_edge.tolerances import FP16_LAYER_REL, FP16_POSE_MEAN_MM, FP16_POS
 
 Change = Callable[[NDArray[Any]], NDArray[Any]]
 Verified = Callable[[Bundle], VerificationReport]
+EVERY = {*LOWER_PRECISIONS, INT8_CPU}
 
 
 def clip_of(frames: int) -> Keypoints:
@@ -83,7 +84,8 @@ def failed(report: PrecisionReport) -> list[str]:
 def test_each_precision_is_reported(plain: Bundle, verified: Verified) -> None:
     report = verified(plain)
     assert report.passed
-    assert tuple(p.precision for p in report.precisions) == lower_precisions_of(plain) == LOWER_PRECISIONS
+    assert tuple(p.precision for p in report.precisions) == lower_precisions_of(plain)
+    assert set(lower_precisions_of(plain)) == EVERY
     for p in report.precisions:
         budget = FP16_LAYER_REL if p.precision == "fp16" else INT8_LAYER_REL
         assert {c.budget for c in p.layers} == {budget}
@@ -107,9 +109,10 @@ def test_a_bundle_without_other_precisions_has_no_reports(golden_bundle: Path, v
 
 def test_a_trained_kind_of_bundle_is_reported_as_well(calibrated_bundle: Path, conditioned_pair: tuple[Path, Path]) -> None:
     """Its weights are untrained and its schedule damps nothing: layers hold, the pose need not."""
-    report = verify_bundle(calibrated_bundle, *conditioned_pair, clip_of(3), timesteps=(49, 24))
+    calibrated = load_bundle(calibrated_bundle)
+    report = verify_bundle(calibrated, *conditioned_pair, clip_of(3), timesteps=(49, 24))
     assert all(c.passed for section in report.sections.values() for c in section)
-    assert [(p.precision, failed(p)) for p in report.precisions] == [(precision, []) for precision in LOWER_PRECISIONS]
+    assert [(p.precision, failed(p)) for p in report.precisions] == [(precision, []) for precision in lower_precisions_of(calibrated)]
 
 
 # --- planted faults ---
@@ -121,9 +124,17 @@ def test_a_wrong_weight_scale_is_found_at_its_layer(plain: Bundle, verified: Ver
     assert not report.passed
     assert failed(of(report, "int8"))[0] == "step layer1.conv1"
     assert max(c.relative for c in of(report, "int8").layers) > 5 * INT8_LAYER_REL
-    assert [of(report, other).passed for other in ("fp16", "int8-trt8")] == [True, True]
+    assert [of(report, other).passed for other in ("fp16", "int8-trt8", "int8-cpu")] == [True, True, True]
     assert all(c.passed for section in report.sections.values() for c in section)
     assert of(report, "int8").as_record()["passed"] is False
+
+
+def test_a_wrong_scale_in_the_graph_for_the_cpu_is_found(plain: Bundle, verified: Verified, tmp_path: Path) -> None:
+    report = verified(
+        spoilt(plain, tmp_path / "spoilt", "step", "int8-cpu", "layers.1.conv1.weight/steps", lambda steps: steps * np.float32(8))
+    )
+    assert failed(of(report, "int8-cpu"))[0] == "step layer1.conv1"
+    assert [of(report, other).passed for other in ("fp16", "int8", "int8-trt8")] == [True, True, True]
 
 
 def test_a_constant_that_is_not_a_number_is_found(plain: Bundle, verified: Verified, tmp_path: Path) -> None:
@@ -223,13 +234,13 @@ def test_verify_prints_and_records_every_precision(
     pair = ["--denoiser", golden.denoiser, "--context", golden.context, "--keypoints", tmp_path / "clip.npz"]
     assert verify(monkeypatch, bundle, *pair, "--json", tmp_path / "all.json") == 0
     shown = capsys.readouterr().out
-    assert all(precision in shown for precision in LOWER_PRECISIONS)
+    assert all(precision in shown for precision in EVERY)
     report = json.loads((tmp_path / "all.json").read_text())
-    assert set(report["precisions"]) == set(LOWER_PRECISIONS)
+    assert set(report["precisions"]) == EVERY
     loaded = load_bundle(bundle)
     recorded = loaded.manifest.verification["verify"]
     assert recorded["frames"] == 3
-    for precision in LOWER_PRECISIONS:
+    for precision in EVERY:
         assert recorded[precision]["passed"] is True
         assert recorded[precision]["mean_mm"] == report["precisions"][precision]["mean_mm"] > 0
     assert replace(loaded.manifest, verification={}) == replace(plain.manifest, verification={})
