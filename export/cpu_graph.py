@@ -23,6 +23,9 @@ from diffpose_edge.manifest import SAMPLES
 # From this many samples in a batch the eigenbasis pays: its matmuls, one for each joint, are as high as there are samples. Measured
 # at 5, 20 and 60 samples on a busy AVX-512 machine, it took 1.4, 1.0 and 0.94 times as long as the other form.
 EIGENBASIS_FROM = 32
+# From this many on a step with attention behind three matmuls, one each for q, k and v, took 0.97 to 0.98 times as long as with ONNX
+# Runtime's Attention, which multiplies head by head; one sample took 1.01 to 1.12 times as long (two processors, docs/bench.md).
+APART_FROM = 8
 # The key under which a graph says in which order its rows are.
 ROWS = "rows"
 
@@ -48,7 +51,7 @@ def cpu_graph(
     order = "joints" if samples >= EIGENBASIS_FROM and not int8 else "samples"
     if fused_norms:
         fuse_layer_norms(model)
-    fuse_attention(model, apart=bool(int8))
+    fuse_attention(model, apart=bool(int8) or samples >= APART_FROM)
     if order == "joints":
         chebyshev_in_eigenbasis(model)
     to_row_form(model, order)
