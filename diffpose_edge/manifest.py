@@ -118,7 +118,10 @@ class Manifest:
                 f"and a context encoder of {self.context.channels} channels"
             )
         if conditioned and self.denoiser.condition != self.feature_width:
-            raise BundleError(f"the denoiser takes a feature of width {self.denoiser.condition}, the encoder gives {self.feature_width}")
+            raise BundleError(
+                f"expected a denoiser and an encoder of one pair: the denoiser takes a feature of width {self.denoiser.condition}, "
+                f"the encoder gives {self.feature_width}"
+            )
         if self.trained_range is not None and not conditioned:
             raise BundleError("released weights have no trained range: nothing of their training views is known")
         if self.buffer_bytes > MOST_BUFFER_BYTES:

@@ -87,5 +87,5 @@ def released_pair(setting: Setting) -> ReleasedDiffPose:
 
     model = load_released(setting.denoiser, setting.context, setting.heads)
     if not isinstance(model.context_network, FrameEncoder):
-        raise CheckpointError(f"{Path(setting.context).name} is a video encoder; the peers run a frame encoder")
+        raise CheckpointError(f"{Path(setting.context).name} is a video encoder; expected a frame encoder, which is what the peers run")
     return model

@@ -59,7 +59,7 @@ def people_by_image(source: Source, track_of: Callable[[dict[str, Any], str], st
     Images that are named have the number in their name, or are numbered in order. Raises KeypointError.
     """
     if source.kind == "folder":
-        raise KeypointError(f"{source.path} is a folder; the format is one file for all frames")
+        raise KeypointError(f"{source.path} is a folder; expected one file for all frames")
     document = of_kind(source.first, list, str(source.path))
     if not document:
         raise KeypointError(f"{source.path} is an empty list: nobody was found in any frame")

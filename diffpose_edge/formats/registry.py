@@ -94,7 +94,9 @@ def write_detections(path: str | Path, detections: Detections, name: str) -> Non
     chosen = keypoint_format(name)
     if detections.layout not in chosen.layouts:
         held = ", ".join(layout.name for layout in chosen.layouts)
-        raise KeypointError(f"the format {name} holds keypoints of the layout {held}; these are {detections.layout.name}")
+        raise KeypointError(
+            f"the format {name} holds keypoints of the layout {held}; these are {detections.layout.name}. Choose another format"
+        )
     if not detections.pixels and name != H36M17.name:
-        raise KeypointError(f"the format {name} holds pixels, and these keypoints are normalised")
+        raise KeypointError(f"the format {name} holds pixels, and these keypoints are normalised. Write them as {H36M17.name}")
     chosen.write(Path(path), detections)

@@ -33,7 +33,7 @@ _HELPS = re.compile(
     r"(?i)\b(expected|refused|cannot|can't|lacks?|has no|have no|is no|no \w+|none|must|needs?|not|damaged|missing|instead|already|twice|"
     r"too|than|unknown|wrong|empty|nobody|says|differs?|reads|up to|cut off|without|outside|beyond|neither|altered|is it|are they|are the|"
     r"again|give|remove|choose|check|only|update|name it|use|leave|move|subtract|calibrate|rectify|write|split|fetch|export|build|install|"
-    r"convert)\b"
+    r"convert|set|wait|make a|begin|open another|another one|verify|take|name the one)\b"
 )
 
 
