@@ -64,6 +64,8 @@ class Topics:
 
 
 DEFAULT_TOPICS = Topics()
+# How often a bag is opened that another process exchanges for another one, before that is an error.
+OPEN_TRIES = 5
 
 
 @cache
@@ -72,6 +74,36 @@ def _typestore() -> Any:
     from rosbags.typesys import Stores, get_typestore
 
     return get_typestore(Stores.ROS2_JAZZY)
+
+
+def _opened(path: Path) -> Any:
+    """Return a reader of the bag at a path; of the new one where another process puts one in its place meanwhile. Raises BagError."""
+    from rosbags.rosbag2 import Reader
+
+    for left in reversed(range(OPEN_TRIES)):
+        there = _which(path)
+        try:
+            with _readable(path):
+                _check_files(path)
+                reader = Reader(path)
+                reader.open()
+        except BagError:
+            if left == 0 or _which(path) == there:
+                raise
+            continue
+        # What tells of the files and the files themselves are read one after another.
+        if left == 0 or _which(path) == there:
+            return reader
+        reader.close()
+    raise AssertionError("the last try returns or raises")
+
+
+def _which(path: Path) -> int | None:
+    """Return what tells a bag from another that takes its place; None where there is none at the moment."""
+    try:
+        return path.stat().st_ino
+    except OSError:
+        return None
 
 
 class BagReader:
@@ -83,14 +115,9 @@ class BagReader:
 
     def __init__(self, path: str | Path):
         self._store = _typestore()
-        from rosbags.rosbag2 import Reader
-
         self.path = Path(path)
+        self._reader, self._open = _opened(self.path), True
         with _readable(self.path):
-            _check_files(self.path)
-            self._reader = Reader(self.path)
-            self._reader.open()
-            self._open = True
             self.topics: dict[str, str] = {each.topic: each.msgtype for each in self._reader.connections}
             self.counts: dict[str, int] = {name: info.msgcount for name, info in self._reader.topics.items()}
 

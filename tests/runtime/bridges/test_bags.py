@@ -12,6 +12,7 @@ import pytest
 from diffpose_edge.errors import BagError, OutputError
 from diffpose_edge.keypoints import denormalise
 from diffpose_edge.runtime import PoseRuntime
+from diffpose_edge.runtime.bridges import bags
 from diffpose_edge.runtime.bridges.bags import BagReader, BagWriter, Recorded, Topics, replay
 from diffpose_edge.runtime.bridges.image_bodies import ImageBodies
 from diffpose_edge.runtime.bridges.joint_cloud import POINT_CLOUD
@@ -252,6 +253,56 @@ def test_a_bag_appears_whole_or_not_at_all(tmp_path: Path, people: list[np.ndarr
     with BagReader(tmp_path / "out") as read:
         assert [each.log_ns for each in read.messages("/people")] == [1]
     read.close()
+
+
+@pytest.mark.parametrize("moment", ["before its files are looked at", "before they are opened"])
+def test_a_bag_that_is_exchanged_while_it_is_opened_is_opened_anew(
+    moment: str, recorded: Path, tmp_path: Path, people: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rosbags.rosbag2 import Reader
+
+    other = tmp_path / "other"
+    with BagWriter(other) as writer:
+        writer.write("/keypoints", POSE_ARRAY, 1, pose_array_of(writer.classes, people[0], 1))
+    exchanged: list[str] = []
+
+    def exchanging(real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            if not exchanged:
+                exchanged.append(moment)
+                recorded.rename(tmp_path / "away")
+                other.rename(recorded)
+            return real(*arguments)
+
+        return call
+
+    if moment == "before they are opened":
+        monkeypatch.setattr(Reader, "open", exchanging(Reader.open))
+    else:
+        monkeypatch.setattr(bags, "_check_files", exchanging(bags._check_files))
+    with BagReader(recorded) as reader:
+        assert reader.counts == {"/keypoints": 1}
+        assert len(list(reader.messages("/keypoints"))) == 1
+    assert exchanged
+
+
+def test_a_bag_that_is_exchanged_all_the_time_is_an_error_in_the_end(recorded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tries: list[int] = []
+
+    def missing(path: Path) -> None:
+        tries.append(len(tries))
+        raise BagError(f"{path} lacks a file; wait until nothing writes it")
+
+    monkeypatch.setattr(bags, "_check_files", missing)
+    monkeypatch.setattr(bags, "_which", lambda _: len(tries))
+    with pytest.raises(BagError, match="lacks a file"):
+        BagReader(recorded)
+    assert len(tries) == bags.OPEN_TRIES
+    tries.clear()
+    monkeypatch.setattr(bags, "_which", lambda _: 7)
+    with pytest.raises(BagError, match="lacks a file"):
+        BagReader(recorded)
+    assert len(tries) == 1, "of a bag that stays the same the first answer holds"
 
 
 def test_a_video_encoder_replays_as_a_stream(causal_bundle: Path, tmp_path: Path) -> None:
