@@ -30,8 +30,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*Timing cache:DeprecationWarning"),
 ]
 
-# A bundle may hold graphs in the INT8 form of TensorRT 8, which newer ones need not take.
-NOT_FOR_RTX = ("int8-trt8", "fp32-cpu")
+# The INT8 form of TensorRT 8, which newer ones need not take, and the graphs for the CPU.
+NOT_FOR_RTX = ("int8-trt8", "fp32-cpu", "int8-cpu")
 # Below this many numbers to a head the compiler leaves an attention in pieces.
 FUSED_HEAD = 16
 

@@ -197,5 +197,5 @@ def test_a_peer_that_is_not_known_or_not_installed_is_refused(setting: Setting, 
 
 
 def test_a_video_encoder_is_refused(golden: Any, setting: Setting) -> None:
-    with pytest.raises(CheckpointError, match="is a video encoder; the peers run a frame encoder"):
+    with pytest.raises(CheckpointError, match="is a video encoder; expected a frame encoder"):
         released_pair(Setting(str(golden.denoiser), str(golden.mixste), setting.bundle, setting.scratch))
