@@ -255,7 +255,7 @@ def test_a_bag_appears_whole_or_not_at_all(tmp_path: Path, people: list[np.ndarr
     read.close()
 
 
-@pytest.mark.parametrize("moment", ["before its files are looked at", "before they are opened"])
+@pytest.mark.parametrize("moment", ["before its files are looked at", "before they are opened", "after that"])
 def test_a_bag_that_is_exchanged_while_it_is_opened_is_opened_anew(
     moment: str, recorded: Path, tmp_path: Path, people: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -268,18 +268,19 @@ def test_a_bag_that_is_exchanged_while_it_is_opened_is_opened_anew(
 
     def exchanging(real: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any) -> Any:
+            found = real(*arguments) if moment == "after that" else None
             if not exchanged:
                 exchanged.append(moment)
                 recorded.rename(tmp_path / "away")
                 other.rename(recorded)
-            return real(*arguments)
+            return found if moment == "after that" else real(*arguments)
 
         return call
 
-    if moment == "before they are opened":
-        monkeypatch.setattr(Reader, "open", exchanging(Reader.open))
-    else:
+    if moment == "before its files are looked at":
         monkeypatch.setattr(bags, "_check_files", exchanging(bags._check_files))
+    else:
+        monkeypatch.setattr(Reader, "open", exchanging(Reader.open))
     with BagReader(recorded) as reader:
         assert reader.counts == {"/keypoints": 1}
         assert len(list(reader.messages("/keypoints"))) == 1
