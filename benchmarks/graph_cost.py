@@ -199,8 +199,20 @@ def _own_shape(node: onnx.NodeProto, graph: _Values) -> tuple[int, ...] | None:
     first, second = (graph.types.get(name, (0, None))[1] for name in (*node.input[:2], "")[:2])
     if first is None or second is None:
         return None
+    if node.op_type == "FusedMatMul":
+        return _fused_matmul_shape(node, first, second)
     width = {"Attention": second[-1] // 3, "MultiHeadAttention": first[-1], "MatMulIntegerToFloat": second[-1]}.get(node.op_type)
     return None if width is None else (*first[:-1], width)
+
+
+def _fused_matmul_shape(node: onnx.NodeProto, first: tuple[int, ...], second: tuple[int, ...]) -> tuple[int, ...]:
+    """Of operands of as many axes: with ``transBatch`` the first axis is that of the rows and those between are the batch."""
+
+    def matrix(shape: tuple[int, ...], side: str) -> tuple[int, ...]:
+        by_batch = (*shape[1:-1], shape[0], shape[-1]) if _attribute(node, f"transBatch{side}") else shape
+        return (*by_batch[:-2], by_batch[-1], by_batch[-2]) if _attribute(node, f"trans{side}") else by_batch
+
+    return (*matrix(first, "A")[:-1], matrix(second, "B")[-1])
 
 
 class _Values:
@@ -305,7 +317,8 @@ def _operations(node: onnx.NodeProto, graph: _Values) -> tuple[int, int, str]:
         first, second = (node.input[index] for index in MATMULS[op])
         shape = graph.shape(first)
         # A vector on the left has its only axis to be summed over, transposed or not.
-        summed = shape[-2] if _attribute(node, "transA") and len(shape) > 1 else shape[-1]
+        rows = 0 if _attribute(node, "transBatchA") else -2
+        summed = shape[rows] if _attribute(node, "transA") and len(shape) > 1 else shape[-1]
         place = {"Gemm": 2, "FusedGemm": 2, "MatMulIntegerToFloat": 6}.get(op, len(node.input))
         biased = len(node.input) > place and bool(node.input[place])
         return 2 * summed * graph.size(out), graph.size(out) * biased, _multiplied(graph, first, second)

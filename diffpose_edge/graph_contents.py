@@ -23,7 +23,8 @@ _OURS = (
     "Add Cast Concat Constant DequantizeLinear Div Erf Expand Flatten Gather Gemm Identity LayerNormalization MatMul Mul Pad Pow "
     "QuantizeLinear ReduceMean ReduceSum Relu Reshape Shape Slice Softmax Split Sqrt Squeeze Sub Transpose Unsqueeze"
 )
-OPERATORS = {"": frozenset(_OURS.split()), "com.microsoft": frozenset({"Attention", "MatMulIntegerToFloat", "MultiHeadAttention"})}
+_ONNX_RUNTIMES = "Attention FusedMatMul MatMulIntegerToFloat MultiHeadAttention"
+OPERATORS = {"": frozenset(_OURS.split()), "com.microsoft": frozenset(_ONNX_RUNTIMES.split())}
 # The deepest of our encoders, 256 layers of a kind that takes some 60 nodes, has half as many.
 MOST_NODES = 32_768
 MOST_RANK = 8

@@ -13,7 +13,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnxscript.rewriter.pattern import RewriteRule
 
-MICROSOFT = "com.microsoft"
+from diffpose_edge.export.row_form import MICROSOFT
+
 # LayerNormalization adds its epsilon to the variance, the released LayerNorm to the deviation. Nothing fixed is the same as that for
 # every row; the smallest useful one is nearest: with deviations around 1 the released 1e-6 itself moves the result by 1e-6.
 LAYER_NORM_EPSILON = 1e-12
@@ -58,14 +59,6 @@ def _splits_evenly(_: Any, w_qkv: ir.Value, b_q: ir.Value, by_head: ir.Value, **
 
 
 def _attention(op: Any, x: ir.Value, w_qkv: ir.Value, b_q: ir.Value, by_head: ir.Value, **_: Any) -> Any:
-    shape, bias = _number(by_head), _number(b_q)
-    assert shape is not None
-    assert bias is not None
-    b_qkv = op.initializer(ir.tensor(np.concatenate([bias, np.zeros(2 * bias.size, bias.dtype)])), name=f"{b_q.name}kv")
-    return op.Attention(x, w_qkv, b_qkv, num_heads=int(shape[2]), scale=1.0, _domain=MICROSOFT, _version=1)
-
-
-def _attention_apart(op: Any, x: ir.Value, w_qkv: ir.Value, b_q: ir.Value, by_head: ir.Value, **_: Any) -> Any:
     shape, weight, bias = _number(by_head), _number(w_qkv), _number(b_q)
     assert shape is not None
     assert weight is not None
@@ -112,12 +105,12 @@ def fuse_layer_norms(model: ir.Model) -> int:
     return int(RewriteRule(_released_norm, _layer_normalization, _its_parts_are_constants).apply_to_model(model))
 
 
-def fuse_attention(model: ir.Model, *, apart: bool = False) -> int:
-    """Put one com.microsoft Attention in the place of each folded self-attention, without its output matmul; return how many.
+def fuse_attention(model: ir.Model) -> int:
+    """Put one com.microsoft MultiHeadAttention in the place of each folded self-attention, without its output matmul; return how many.
 
-    ``apart``: com.microsoft MultiHeadAttention behind a matmul for each of q, k and v, whose weights are named w_qkv.q and so on.
+    Before it stands a matmul for each of q, k and v, whose weights are named w_qkv.q and so on.
     """
-    return int(RewriteRule(_folded_attention, _attention_apart if apart else _attention, _splits_evenly).apply_to_model(model))
+    return int(RewriteRule(_folded_attention, _attention, _splits_evenly).apply_to_model(model))
 
 
 def fuse_biases(model: ir.Model) -> int:

@@ -17,15 +17,14 @@ from diffpose_edge.export.free_samples import free_samples
 from diffpose_edge.export.int8 import MatMulScales
 from diffpose_edge.export.int8_cpu import int8_matmuls
 from diffpose_edge.export.onnx_models import check_model
+from diffpose_edge.export.projected_chebyshev import chebyshev_after_projection
 from diffpose_edge.export.row_form import to_row_form
+from diffpose_edge.export.wide_mixing import fuse_sums_into_mixings, mix_where_narrower, relu_within_mixings, split_stacked_matmuls
 from diffpose_edge.manifest import SAMPLES
 
-# From this many samples in a batch the eigenbasis pays: its matmuls, one for each joint, are as high as there are samples. Measured
-# at 5, 20 and 60 samples on a busy AVX-512 machine, it took 1.4, 1.0 and 0.94 times as long as the other form.
-EIGENBASIS_FROM = 32
-# From this many on a step with attention behind three matmuls, one each for q, k and v, took 0.97 to 0.98 times as long as with ONNX
-# Runtime's Attention, which multiplies head by head; one sample took 1.01 to 1.12 times as long (two processors, docs/bench.md).
-APART_FROM = 8
+# From this many samples in a batch the eigenbasis pays. Each of its matmuls is as high as there are samples, and its weights, five times
+# those of the other form, have to come from the last cache in each step (docs/bench.md).
+EIGENBASIS_FROM = 8
 # The key under which a graph says in which order its rows are.
 ROWS = "rows"
 
@@ -40,22 +39,30 @@ def cpu_graph(
 ) -> onnx.ModelProto:
     """Return the graph for the CPU of a frame encoder or a denoiser step that has features of ``samples`` samples (B, 17, C).
 
-    LayerNorms and attention become one operator each, features matrices, biases part of their matmul; from EIGENBASIS_FROM samples on,
-    joints come first and Chebyshev convolutions are made in the Laplacian's eigenbasis. Layers' outputs keep their names and become
-    matrices, whose order is in the model's metadata under ROWS (:func:`rows_of`). Without ``fused_norms`` the LayerNorms stay as they
-    are: exact where deviations are so small that the place of the epsilon shows. ``free``: a step that takes any number of samples, though
-    it is laid out for ``samples``. ``int8``: scales by the name of the weight, of the matmuls that run in INT8
-    (:func:`diffpose_edge.export.int8_cpu.int8_matmuls`); then samples come first always.
+    LayerNorms become one operator each, attention few, features matrices whose joints come first, biases and sums part of their matmul;
+    Chebyshev convolutions mix after their matmuls, from EIGENBASIS_FROM samples on in the Laplacian's eigenbasis. Layers' outputs keep
+    their names and become matrices, whose order is in the model's metadata under ROWS (:func:`rows_of`). Without ``fused_norms`` the
+    LayerNorms stay as they are: exact where deviations are so small that the place of the epsilon shows. ``free``: a step that takes any
+    number of samples, though it is laid out for ``samples``. ``int8``: scales by the name of the weight, of the matmuls that run in INT8
+    (:func:`diffpose_edge.export.int8_cpu.int8_matmuls`); then samples come first, and what is mixed before a matmul stays so, as it was
+    calibrated.
     """
     model = ir.from_proto(onnx.shape_inference.infer_shapes(portable, data_prop=True))
-    order = "joints" if samples >= EIGENBASIS_FROM and not int8 else "samples"
+    order = "samples" if int8 else "joints"
     if fused_norms:
         fuse_layer_norms(model)
-    fuse_attention(model, apart=bool(int8) or samples >= APART_FROM)
-    if order == "joints":
-        chebyshev_in_eigenbasis(model)
+    fuse_attention(model)
+    # Of one sample the stacked joints are a matrix as they are.
+    if order == "joints" and samples > 1:
+        (chebyshev_in_eigenbasis if samples >= EIGENBASIS_FROM else chebyshev_after_projection)(model)
     to_row_form(model, order)
+    split_stacked_matmuls(model)
     fuse_biases(model)
+    if not int8:
+        mix_where_narrower(model)
+    if samples > 1:
+        fuse_sums_into_mixings(model)
+        relu_within_mixings(model)
     if int8:
         int8_matmuls(model, int8)
     if free:

@@ -6,11 +6,10 @@ that is faster than cores that share every matmul.
 
 from __future__ import annotations
 
-import numpy as np
 import onnx_ir as ir
 
 from diffpose_edge.errors import ExportError
-from diffpose_edge.export.row_form import operand, shape_of
+from diffpose_edge.export.row_form import operand, shape_of, whole_numbers
 from diffpose_edge.manifest import SAMPLES
 
 
@@ -22,12 +21,16 @@ def free_samples(model: ir.Model) -> int:
     inputs = {value.name: value for value in model.graph.inputs}
     samples = shape_of(inputs["x"])[0]
     persons = shape_of(inputs["feature"])[0] if "feature" in inputs else 1
-    changed = 0
+    changed, each = 0, None
     for node in list(model.graph):
         if node.op_type == "Reshape":
             changed += _infer_rows(model, node)
         elif node.op_type == "Expand":
-            _expand_to_samples(model, node, inputs["x"], samples, persons)
+            if len(shape_of(node.outputs[0])) == 3:  # a row of channels for each of the samples (1, B, C)
+                each = each or _shape_of_rows(model, node, inputs["x"])
+                node.replace_input_with(1, each)
+            else:
+                _expand_to_samples(model, node, inputs["x"], samples, persons)
             changed += 1
     for value in (v for node in model.graph for v in node.outputs):
         if not value.is_graph_output():
@@ -50,7 +53,7 @@ def _infer_rows(model: ir.Model, node: ir.Node) -> bool:
     dims = target.const_value.numpy()
     if (dims == -1).any():
         return False
-    node.replace_input_with(1, _constant(model, np.array([-1, *dims[1:]], np.int64)))
+    node.replace_input_with(1, whole_numbers(model.graph, [-1, *dims[1:].tolist()]))
     return True
 
 
@@ -58,25 +61,22 @@ def _expand_to_samples(model: ir.Model, node: ir.Node, x: ir.Value, samples: int
     """Let the Expand from people (P, 1, 17, C) to their samples (P, n, 17, C) take n from x."""
     if shape_of(node.outputs[0])[:2] != (persons, samples // persons) or shape_of(operand(node, 0))[:2] != (persons, 1):
         raise ExportError(f"Expand {node.name} does not give each of {persons} people's samples what is known of the person")
-    by_person = _constant(model, np.array([persons, -1, *shape_of(x)[1:]], np.int64))
+    by_person = whole_numbers(model.graph, [persons, -1, *shape_of(x)[1:]])
     people = _before(model, node, ir.Node("", "Reshape", [x, by_person]), ir.DataType.FLOAT)
     n = _before(model, node, ir.Node("", "Shape", [people], [ir.AttrInt64("start", 1), ir.AttrInt64("end", 2)]))
-    one, ones = (_constant(model, np.ones(count, np.int64)) for count in (1, 2))
+    one, ones = (whole_numbers(model.graph, [1] * count) for count in (1, 2))
     shape = _before(model, node, ir.Node("", "Concat", [one, n, ones], [ir.AttrInt64("axis", 0)]))
     node.replace_input_with(1, shape)
+
+
+def _shape_of_rows(model: ir.Model, node: ir.Node, x: ir.Value) -> ir.Value:
+    """Return the numbers (1, B, 1), with B as many as x has samples."""
+    samples = _before(model, node, ir.Node("", "Shape", [x], [ir.AttrInt64("end", 1)]))
+    one = whole_numbers(model.graph, [1])
+    return _before(model, node, ir.Node("", "Concat", [one, samples, one], [ir.AttrInt64("axis", 0)]))
 
 
 def _before(model: ir.Model, node: ir.Node, made: ir.Node, dtype: ir.DataType = ir.DataType.INT64) -> ir.Value:
     made.outputs[0].type = ir.TensorType(dtype)
     model.graph.insert_before(node, made)
     return made.outputs[0]
-
-
-def _constant(model: ir.Model, numbers: np.ndarray) -> ir.Value:
-    """Return an initialiser of whole numbers; equal ones are one."""
-    name = f"shape.{'x'.join('any' if n == -1 else str(n) for n in numbers.tolist())}"
-    if name not in model.graph.initializers:
-        tensor = ir.tensor(numbers, name=name)
-        value = ir.Value(name=name, shape=ir.Shape(numbers.shape), type=ir.TensorType(ir.DataType.INT64), const_value=tensor)
-        model.graph.register_initializer(value)
-    return model.graph.initializers[name]

@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from diffpose_edge.errors import CalibrationError
-from diffpose_edge.export.cpu_fusions import MICROSOFT
 from diffpose_edge.export.int8 import MatMulScales, on_fp16_grid, quantised_weight
-from diffpose_edge.export.row_form import operand, shape_of
+from diffpose_edge.export.row_form import MICROSOFT, operand, shape_of
 
 # What stands for 0 in unsigned 8 bits: -128..127 become 0..255.
 ZERO = 128

@@ -4,7 +4,8 @@ ONNX Runtime fuses a matmul, its bias and its ReLU only on matrices, and every o
 of the rows are possible. "samples" is that of (B, 17, C): row 17 b + j. "joints" puts row B j + b there, so that a mixing of the
 joints is one matmul over all samples; the graph's border, and attention, turn back.
 
-What must see (B, 17, C) (attention, mixing in the order "samples") gets it by a Reshape, which moves nothing.
+What must see (B, 17, C) (mixing in the order "samples", and attention there) gets it by a Reshape, which moves nothing. With joints
+first a head of a sample is a matrix with a stride, and two FusedMatMul read it where it lies: attention needs one exchange, at its end.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ ORDERS = ("samples", "joints")
 # Each row of the result depends on the same row of the operands alone, and on constants that are equal for all rows.
 ROW_WISE = ("Add", "Sub", "Mul", "Div", "Relu", "LayerNormalization")
 SWAP = [1, 0, 2]
+# The domain of ONNX Runtime's own operators.
+MICROSOFT = "com.microsoft"
 
 
 def to_row_form(model: ir.Model, order: str = "samples") -> int:
@@ -85,6 +88,15 @@ def is_constant(value: ir.Value, rank: int | None = None) -> bool:
     return value.const_value is not None and rank in (None, len(shape_of(value)))
 
 
+def whole_numbers(graph: ir.Graph, numbers: Sequence[int]) -> ir.Value:
+    """Return the initialiser of ``graph`` that holds these numbers, a shape; equal ones are one."""
+    name = f"shape.{'x'.join('any' if n == -1 else str(n) for n in numbers)}"
+    if name not in graph.initializers:
+        tensor = ir.tensor(np.array(numbers, np.int64), name=name)
+        graph.register_initializer(ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(ir.DataType.INT64), const_value=tensor))
+    return graph.initializers[name]
+
+
 class _RowForm:
     """The rewriting of one graph. ``rows``: the matrix that stands for a value (B, 17, C); ``whole``: that turned back."""
 
@@ -92,7 +104,6 @@ class _RowForm:
         self.graph, self.joints_first = model.graph, joints_first
         self.rows: dict[ir.Value, ir.Value] = {}
         self.whole: dict[ir.Value, ir.Value] = {}
-        self.shapes: dict[tuple[int, ...], ir.Value] = {}
 
     def convert(self, node: ir.Node) -> bool:
         """Make ``node`` work on rows if it can, else give it its operands as they were. Tell which."""
@@ -106,6 +117,8 @@ class _RowForm:
             self._stand_for(node.outputs[0], self._emit(node, node.op_type, inputs, (B * joints, C), tuple(node.attributes.values())))
         elif self._mixes(node):
             self._mix(node)
+        elif self._attends(node):
+            self._attend(node)
         elif self._reshapes_one_sample(node):
             self._stand_for(node.outputs[0], self._reshaped(node, self.rows[operand(node, 0)], shape_of(node.outputs[0])[1:]))
         elif self._brings_joints_first(node):
@@ -151,6 +164,11 @@ class _RowForm:
             return self.joints_first and (producer := value.producer()) is not None and _swaps(producer)
         return self.joints_first or shape_of(value)[0] == 1
 
+    def _attends(self, node: ir.Node) -> bool:
+        if node.op_type != "MultiHeadAttention" or len(node.inputs) != 3:
+            return False
+        return all(v in self.rows and (self.joints_first or shape_of(v)[0] == 1) for v in self._operands(node))
+
     def _reshapes_one_sample(self, node: ir.Node) -> bool:
         if node.op_type != "Reshape" or operand(node, 0) not in self.rows:
             return False
@@ -175,8 +193,21 @@ class _RowForm:
         if mixed != joints and B > 1:
             raise ExportError(f"{node.name} stacks {mixed} rows of joints for {B} samples: that has no order with joints first")
         wide = self._reshaped(node, self._rows_of(node, value), (joints, B * C), inferred=1)
-        out = self._emit(node, "MatMul", [matrix, wide], (mixed, B * C))
+        out = self._emit(node, "Gemm", [matrix, wide], (mixed, B * C))
         self._stand_for(node.outputs[0], out if B == 1 else self._reshaped(node, out, (mixed * B, C)))
+
+    def _attend(self, node: ir.Node) -> None:
+        """Put softmax(scale q k^T) v in a MultiHeadAttention's place, by matmuls that find head h of sample b at column B h + b."""
+        heads, scale = node.attributes["num_heads"].as_int(), node.attributes["scale"].as_float()
+        B, joints, C = shape_of(node.outputs[0])
+        q, k, v = (self._reshaped(node, self.rows[x], (joints, B * heads, C // heads), inferred=1) for x in self._operands(node))
+        by_head = ir.AttrInt64("transBatchA", 1), ir.AttrInt64("transBatchB", 1)
+        keys = (*by_head, ir.AttrInt64("transB", 1), ir.AttrFloat32("alpha", scale))
+        scores = self._emit(node, "FusedMatMul", [q, k], (B * heads, joints, joints), keys, MICROSOFT)
+        weights = self._emit(node, "Softmax", [scores], (B * heads, joints, joints), (ir.AttrInt64("axis", -1),))
+        mixed = self._emit(node, "FusedMatMul", [weights, v], (B * heads, joints, C // heads), by_head[1:], MICROSOFT)
+        rows = self._emit(node, "Transpose", [mixed], (joints, B * heads, C // heads), (ir.AttrInt64s("perm", SWAP),))
+        self._stand_for(node.outputs[0], self._reshaped(node, rows, (joints * B, C)))
 
     def _rows_of(self, node: ir.Node, value: ir.Value) -> ir.Value:
         if value not in self.rows:
@@ -207,20 +238,19 @@ class _RowForm:
     def _reshaped(self, before: ir.Node | None, value: ir.Value, dims: tuple[int, ...], inferred: int | None = None) -> ir.Value:
         """Emit a Reshape to ``dims``; the one ``inferred``, which depends on the number of samples, is left to ONNX Runtime."""
         said = tuple(-1 if index == inferred else size for index, size in enumerate(dims))
-        if said not in self.shapes:
-            name = f"shape.{'x'.join('any' if size == -1 else str(size) for size in said)}"
-            constant = ir.tensor(np.array(said, np.int64), name=name)
-            self.shapes[said] = ir.Value(
-                name=name, shape=ir.Shape((len(said),)), type=ir.TensorType(ir.DataType.INT64), const_value=constant
-            )
-            self.graph.register_initializer(self.shapes[said])
-        return self._emit(before, "Reshape", [value, self.shapes[said]], dims)
+        return self._emit(before, "Reshape", [value, whole_numbers(self.graph, said)], dims)
 
     def _emit(
-        self, before: ir.Node | None, op_type: str, inputs: Sequence[ir.Value], dims: tuple[int, ...], attributes: Sequence[ir.Attr] = ()
+        self,
+        before: ir.Node | None,
+        op_type: str,
+        inputs: Sequence[ir.Value],
+        dims: tuple[int, ...],
+        attributes: Sequence[ir.Attr] = (),
+        domain: str = "",
     ) -> ir.Value:
         """Insert a node before another, or at the end, and return its output."""
-        made = ir.Node("", op_type, inputs, attributes)
+        made = ir.Node(domain, op_type, inputs, attributes)
         made.outputs[0].shape, made.outputs[0].type = ir.Shape(dims), ir.TensorType(ir.DataType.FLOAT)
         if before is None:
             self.graph.append(made)

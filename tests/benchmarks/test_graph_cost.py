@@ -106,12 +106,25 @@ def test_operations_of_one_node(
 
 
 def test_operators_of_onnx_runtime_and_newer_opsets() -> None:
-    """The shape of what another domain's operator gives is taken from the file."""
-    model = model_of([node("FusedMatMul", "a b", "y", transA=1, domain="com.microsoft")], {"a": (4, 3), "b": (4, 5)}, "y")
+    """The shape of what another domain's operator gives is taken from the file where it has no rule."""
+    model = model_of([node("QuickGelu", "a", "y", domain="com.microsoft")], {"a": (4, 3)}, "y")
     with pytest.raises(DiffPoseEdgeError, match=r"shape of value 'y' is not known"):
         graph_cost(model)
-    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", F32, (3, 5)))
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", F32, (4, 3)))
+    assert graph_cost(model).other_flops == 3 * 4 * 3
+    model = model_of([node("FusedMatMul", "a b", "y", transA=1, domain="com.microsoft")], {"a": (4, 3), "b": (4, 5)}, "y")
     assert graph_cost(model).matmul_flops == 2 * 3 * 4 * 5
+
+    # Joints, P N heads, width of a head: scores of each head, and what they mix.
+    by_head = {"a": (17, 8, 24), "b": (17, 8, 24)}
+    scores = node("FusedMatMul", "a b", "s", transB=1, transBatchA=1, transBatchB=1, domain="com.microsoft")
+    mixed = node("FusedMatMul", "s b", "y", transBatchB=1, domain="com.microsoft")
+    both = graph_cost(model_of([scores, mixed], by_head, "y"))
+    assert both.matmul_flops == 2 * 2 * 8 * 17 * 17 * 24
+    assert both.activation_bytes == 4 * (3 * 17 * 8 * 24 + 2 * 8 * 17 * 17 + 8 * 17 * 24)
+    # The rows of the first are summed over, 17 of each of 8.
+    turned = model_of([node("FusedMatMul", "a b", "y", transA=1, transBatchA=1, transBatchB=1, domain="com.microsoft")], by_head, "y")
+    assert graph_cost(turned).matmul_flops == 2 * 8 * 24 * 17 * 24
 
     # P N, heads, joints, width of a head.
     q = (2, 4, 17, 24)
@@ -188,22 +201,25 @@ def step_matmul_flops(C: int, L: int, samples: int) -> int:
 
 
 def test_the_released_step_has_the_operations_of_its_formula(random_pair: tuple[Path, Path]) -> None:
-    from diffpose_edge.export.cpu_graph import cpu_graph
+    from diffpose_edge.export.cpu_graph import EIGENBASIS_FROM, cpu_graph
     from diffpose_edge.export.graphs import step_graph
     from diffpose_edge.reference import load_released
 
     pair = load_released(*random_pair)
-    for samples in (1, 4):
+    # What graphs for the CPU do without: a multiplication by T_0 = I in each convolution that mixes after its matmuls; and half of the
+    # mixing behind the adjacency's second matmul, where features are C instead of 2 C. In the eigenbasis a convolution mixes twice, too,
+    # but multiplies by one matrix instead of by three.
+    identity, narrower = 5 * 2 * (2 * 17 * 17 * 96), 5 * (2 * 17 * 17 * 96)
+    less = {1: narrower, 4: identity + narrower, EIGENBASIS_FROM: identity + narrower + 5 * 2 * (2 * 17 * 2 * 96 * 96)}
+    for samples in less:
         portable = step_graph(pair, BatchShape(P=1, N=samples)).model
         cost = graph_cost(portable)
         assert cost.matmul_flops == step_matmul_flops(96, 5, samples)
-        assert graph_cost(cpu_graph(portable, samples)).matmul_flops == cost.matmul_flops, "the same matmuls in other operators"
+        assert graph_cost(cpu_graph(portable, samples)).matmul_flops == cost.matmul_flops - samples * less[samples]
         # All of 1,025,674 parameters but the step embedding, of which one row of the table per layer is read.
         assert 2.4e6 < cost.weight_bytes < 4 * 1_025_674
         assert cost.other_flops < 0.02 * cost.matmul_flops
-    # The prototype's 24.27 MFLOP: it did not multiply by T_0 = I, and mixed the joints behind the learned adjacency's second
-    # matmul, where the features are C instead of 2 C.
-    identity, narrower = 5 * 2 * (2 * 17 * 17 * 96), 5 * (2 * 17 * 17 * 96)
+    # The prototype's 24.27 MFLOP.
     assert (step_matmul_flops(96, 5, 1) - identity - narrower) / 1e6 == pytest.approx(24.27, abs=0.005)
 
 
@@ -217,12 +233,16 @@ def test_every_graph_of_every_kind_of_bundle_is_understood(calibrated_bundles: d
             cost = graph_cost(onnx.load_from_string(bundle.read(entry.role, precision)))
             plain = graph_cost(onnx.load_from_string(bundle.read(entry.role)))
             what = f"{name} {entry.role} {precision}"
-            # A precision changes what is multiplied and moved, never how much is computed in matmuls.
-            assert cost.matmul_flops == plain.matmul_flops, what
+            # A precision changes what is multiplied and moved, never how much is computed in matmuls; some graphs for the CPU leave out
+            # what the others multiply by 1 (test_the_released_step_has_the_operations_of_its_formula).
+            if precision.endswith(FOR_CPU):
+                assert 0.85 * plain.matmul_flops < cost.matmul_flops <= plain.matmul_flops, what
+            else:
+                assert cost.matmul_flops == plain.matmul_flops, what
             assert cost.border_bytes == plain.border_bytes, what
             assert sum(cost.matmul_flops_of.values()) == cost.matmul_flops, what
-            # A graph for the CPU has biases of zeros for k and v, which its attention wants.
-            assert cost.weight_bytes <= plain.weight_bytes * (1.02 if precision.endswith(FOR_CPU) else 1), what
+            # A graph for the CPU mixes by the Laplacian besides, and repeats a row of each layer for each sample.
+            assert cost.weight_bytes <= plain.weight_bytes * (1.05 if precision.endswith(FOR_CPU) else 1), what
             if entry.role == "step":
                 assert {"fp32": "float32", "fp32-cpu": "float32", "fp16": "float16"}.get(precision, "int8") in cost.matmul_flops_of, what
 

@@ -72,7 +72,7 @@ def test_attention_becomes_one_operator():
     proto = traced(FoldedAttention(drawn(SelfAttention(C, 4))))
     model = ir.from_proto(proto)
     assert fuse_attention(model) == 1
-    (attention,) = [node for node in model.graph if node.op_type == "Attention"]
+    (attention,) = [node for node in model.graph if node.op_type == "MultiHeadAttention"]
     assert attention.domain == "com.microsoft"
     assert attention.attributes["num_heads"].as_int() == 4
     assert_same(model, proto)
