@@ -9,7 +9,7 @@ import sys
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,6 +19,8 @@ from diffpose_edge.errors import DiffPoseEdgeError
 
 # After the K steps of an estimate come these stages, in seconds.
 AFTER_STEPS = ("encoder", "aggregate", "frame")
+# After these comes the time that the process's threads were on a processor together, from the call to its answer.
+AFTER_STAGES = "processors"
 # What a candidate is called by, in a report's rows.
 NAMES = ("bundle", "backend", "precision", "K", "threads")
 
@@ -103,7 +105,8 @@ def names_of(candidate: Candidate) -> dict[str, Any]:
 
 
 def serve(connection: Connection, candidate: Candidate) -> None:
-    """Load a candidate, tell what came of it, and run one estimate for each message, answering with its stages in seconds.
+    """Load a candidate, tell what came of it, and run one estimate for each message, answering with its stages in seconds and with
+    :data:`AFTER_STAGES`, (K + 4,).
 
     The answer to the first message is a :class:`Loaded`, or the text of what refused the candidate. It ends at a None.
     """
@@ -129,7 +132,9 @@ def serve(connection: Connection, candidate: Candidate) -> None:
         gc.freeze()
         gc.disable()
         while connection.recv() is not None:
-            if not _sent(connection, loaded.estimate()):
+            on_processors = process_time()
+            stages = loaded.estimate()
+            if not _sent(connection, np.append(stages, process_time() - on_processors)):
                 return
 
 

@@ -67,7 +67,6 @@ def _row(measured: Measured, telemetry: dict[str, Any] | None, peaks: dict[str, 
     each_step = stages["steps"]
     summary = {name: percentiles(values) for name, values in stages.items() if name != "steps"}
     summary["step"] = percentiles(each_step)
-    p99, p50 = np.percentile(stages["frame"], [99, 50])
     rounds = len(stages["frame"])
     candidate = measured.candidate
     cost, unknown = measured.cost
@@ -77,8 +76,9 @@ def _row(measured: Measured, telemetry: dict[str, Any] | None, peaks: dict[str, 
         "rounds": rounds,
         "ms": summary,
         "ms_of_step": [percentiles(each_step[:, k]) for k in range(each_step.shape[1])],
-        # p99 / p50: how much longer the slow frames take.
-        "jitter": round(float(p99 / p50), 4),
+        # How much longer the slow frames take; and how much longer they were on processors, so without what others took of these.
+        "jitter": spread(stages["frame"]),
+        "jitter_on_processors": spread(stages["processors"]),
         "cost": cost,
         "cost_missing": unknown,
         "floor": floor_of(cost, peaks, candidate.threads, candidate.K, summary),
@@ -99,6 +99,12 @@ def percentiles(values: NDArray[np.float64]) -> dict[str, float | None]:
     known = values[np.isfinite(values)]
     names = [f"p{p}" if p < 100 else "max" for p in PERCENTILES]
     return {name: round(float(np.percentile(known, p)), 5) if known.size else None for name, p in zip(names, PERCENTILES, strict=True)}
+
+
+def spread(values: NDArray[np.float64]) -> float | None:
+    """Return p99 / p50, None of what took no time."""
+    p99, p50 = np.percentile(values, [99, 50])
+    return round(float(p99 / p50), 4) if p50 > 0 else None
 
 
 def machine() -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diffpose_edge.benchmarks.bench_candidate import AFTER_STEPS, Candidate, Loaded, serve
+from diffpose_edge.benchmarks.bench_candidate import AFTER_STAGES, AFTER_STEPS, Candidate, Loaded, serve
 from diffpose_edge.benchmarks.bench_floor import costs_of
 from diffpose_edge.benchmarks.telemetry import Telemetry
 from diffpose_edge.errors import DiffPoseEdgeError
@@ -31,7 +31,8 @@ PATIENCE_S = 10.0
 
 @dataclass(frozen=True)
 class Measured:
-    """A candidate and its samples: ``stages`` by name, in milliseconds, (rounds,), or (rounds, K) for "steps"; ``joules`` (rounds,):
+    """A candidate and its samples: ``stages`` by name, in milliseconds, (rounds,), or (rounds, K) for "steps", and the time that its
+    threads were on a processor ("processors"); ``joules`` (rounds,):
     what the processors took meanwhile, None where no counter tells; ``cost``: of its graphs, see ``bench_floor.costs_of``.
     """
 
@@ -121,7 +122,7 @@ class _Running:
 
     def measured(self) -> Measured:
         ms, K = 1000 * np.stack(self.seconds), self.candidate.K
-        stages = {name: ms[:, K + i] for i, name in enumerate(AFTER_STEPS)}
+        stages = {name: ms[:, K + i] for i, name in enumerate((*AFTER_STEPS, AFTER_STAGES))}
         joules = np.array(self.joules) if self.joules else None
         # Counted now: whoever measured bundles in a temporary folder may make the report when it is gone.
         return Measured(self.candidate, self.loaded, {"steps": ms[:, :K], **stages}, joules, costs_of(self.candidate))

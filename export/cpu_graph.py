@@ -6,8 +6,9 @@ passes, and stand beside them in the bundle.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 
@@ -18,7 +19,7 @@ from diffpose_edge.export.int8 import MatMulScales
 from diffpose_edge.export.int8_cpu import int8_matmuls
 from diffpose_edge.export.onnx_models import check_model
 from diffpose_edge.export.projected_chebyshev import chebyshev_after_projection
-from diffpose_edge.export.row_form import to_row_form
+from diffpose_edge.export.row_form import by_sample, to_row_form
 from diffpose_edge.export.wide_mixing import fuse_sums_into_mixings, mix_where_narrower, relu_within_mixings, split_stacked_matmuls
 from diffpose_edge.manifest import SAMPLES
 
@@ -44,18 +45,16 @@ def cpu_graph(
     their names and become matrices, whose order is in the model's metadata under ROWS (:func:`rows_of`). Without ``fused_norms`` the
     LayerNorms stay as they are: exact where deviations are so small that the place of the epsilon shows. ``free``: a step that takes any
     number of samples, though it is laid out for ``samples``. ``int8``: scales by the name of the weight, of the matmuls that run in INT8
-    (:func:`diffpose_edge.export.int8_cpu.int8_matmuls`); then samples come first, and what is mixed before a matmul stays so, as it was
-    calibrated.
+    (:func:`diffpose_edge.export.int8_cpu.int8_matmuls`); then what is mixed before a matmul stays so, as it was calibrated.
     """
     model = ir.from_proto(onnx.shape_inference.infer_shapes(portable, data_prop=True))
-    order = "samples" if int8 else "joints"
     if fused_norms:
         fuse_layer_norms(model)
     fuse_attention(model)
     # Of one sample the stacked joints are a matrix as they are.
-    if order == "joints" and samples > 1:
+    if samples > 1 and not int8:
         (chebyshev_in_eigenbasis if samples >= EIGENBASIS_FROM else chebyshev_after_projection)(model)
-    to_row_form(model, order)
+    to_row_form(model)
     split_stacked_matmuls(model)
     fuse_biases(model)
     if not int8:
@@ -67,7 +66,7 @@ def cpu_graph(
         int8_matmuls(model, int8)
     if free:
         free_samples(model)
-    model.metadata_props[ROWS] = order
+    model.metadata_props[ROWS] = "joints"
     proto = ir.to_proto(model)
     check_model(proto, free=SAMPLES if free else None)
     return proto
@@ -76,3 +75,9 @@ def cpu_graph(
 def rows_of(model: onnx.ModelProto) -> str | None:
     """Return the order of the rows of a graph's features, or None for a graph whose features are (B, 17, C)."""
     return {entry.key: entry.value for entry in model.metadata_props}.get(ROWS)
+
+
+def as_traced(model: onnx.ModelProto, value: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """Return a layer's output of a graph in the ``shape`` that it was traced in: graphs for the CPU keep features as matrices."""
+    order = rows_of(model)
+    return value if order is None else by_sample(value, shape, order)

@@ -20,10 +20,9 @@ from diffpose_edge.distribution import START_CHANNELS
 from diffpose_edge.errors import VerificationError
 from diffpose_edge.export.causal_comparison import clip_length, expected_of, streamed
 from diffpose_edge.export.causal_step import CausalStep
-from diffpose_edge.export.cpu_graph import cpu_graph, rows_of
+from diffpose_edge.export.cpu_graph import as_traced, cpu_graph, rows_of
 from diffpose_edge.export.folded import FoldedFrameEncoder, FoldedStep, tap_names
 from diffpose_edge.export.onnx_models import with_taps_as_outputs
-from diffpose_edge.export.row_form import by_sample
 from diffpose_edge.export.trace import TracedGraph, onnx_from_module
 from diffpose_edge.manifest import FOR_CPU
 from diffpose_edge.reference.causal_mixste import CausalMixSTE
@@ -199,7 +198,9 @@ def compare_context(model: DiffPose, graph: onnx.ModelProto, taps: tuple[str, ..
         pairs["feature"] = model.context_and_feature(torch.from_numpy(observation))[1].numpy()
     actual = run_graph(session_of(graph, taps), {graph.graph.input[0].name: observation})
     budget = _layer_budget(graph) if observation.ndim == 3 else FP32_VIDEO_LAYER_REL
-    return [compare_relative(f"context {name}", _as_traced(graph, actual[name], value), value, budget) for name, value in pairs.items()]
+    return [
+        compare_relative(f"context {name}", as_traced(graph, actual[name], value.shape), value, budget) for name, value in pairs.items()
+    ]
 
 
 def compare_step(
@@ -241,15 +242,9 @@ def compare_step(
         actual = run_graph(session, inputs)
         expected = {**{n: layers[n].numpy() for n in taps}, "eps": eps.numpy(), "x_next": x_next.numpy() + 0.5 * x}
         comparisons += [
-            compare_relative(f"step t={t} {n}", _as_traced(graph, actual[n], v), v, _layer_budget(graph)) for n, v in expected.items()
+            compare_relative(f"step t={t} {n}", as_traced(graph, actual[n], v.shape), v, _layer_budget(graph)) for n, v in expected.items()
         ]
     return comparisons
-
-
-def _as_traced(graph: onnx.ModelProto, value: Array, expected: Array) -> Array:
-    """Return a layer's output in the shape that it was traced in: graphs for the CPU keep features as matrices."""
-    order = rows_of(graph)
-    return value if order is None else by_sample(value, expected.shape, order)
 
 
 def _layer_budget(graph: onnx.ModelProto) -> float:

@@ -59,11 +59,22 @@ def _quantised(graph: ir.Graph, node: ir.Node, x: ir.Value, how: MatMulScales, n
         factor = _constant(graph, f"{name}/smoothing", 2.0 ** -np.asarray(how.smoothing, np.float32))
         x = _before(graph, node, ir.Node("", "Mul", [x, factor]), x.shape, ir.DataType.FLOAT)
     scale, zero = _constant(graph, f"{name}/scale", on_fp16_grid(how.scale)), _zero(graph)
-    return _before(graph, node, ir.Node("", "QuantizeLinear", [x, scale, zero]), x.shape, ir.DataType.UINT8)
+    # What is only moved on the way to the matmul is moved in 8 bits.
+    moves: list[ir.Node] = []
+    while (move := x.producer()) is not None and move.op_type in ("Reshape", "Transpose") and len(x.uses()) == 1:
+        moves.append(move)
+        x = operand(move, 0)
+    value = _before(graph, node, ir.Node("", "QuantizeLinear", [x, scale, zero]), x.shape, ir.DataType.UINT8)
+    for move in reversed(moves):
+        moved = ir.Node("", move.op_type, [value, *move.inputs[1:]], tuple(move.attributes.values()))
+        value = _before(graph, node, moved, move.outputs[0].shape, ir.DataType.UINT8)
+    return value
 
 
 def _exchange(graph: ir.Graph, node: ir.Node, activation: ir.Value, name: str, matrix: NDArray[Any], how: MatMulScales) -> None:
     quantize = activation.producer()
+    while quantize is not None and quantize.op_type != "QuantizeLinear":
+        quantize = operand(quantize, 0).producer()
     assert quantize is not None
     integers, steps = quantised_weight(matrix, how.smoothing)
     weight, step = _constant(graph, f"{name}/int8", integers), _constant(graph, f"{name}/steps", steps)

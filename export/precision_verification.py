@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from diffpose_edge.bundle import Bundle
 from diffpose_edge.comparison import AddedError, Comparison, added_error, compare_relative
+from diffpose_edge.export.cpu_graph import as_traced
 from diffpose_edge.export.fp16_rounding import with_fp16_rounding
 from diffpose_edge.export.layer_groups import taps_of
 from diffpose_edge.export.onnx_models import with_taps_as_outputs
@@ -110,13 +111,13 @@ def compare_layers(
     from polygraphy.comparator import Comparator
     from polygraphy.logger import G_LOGGER
 
-    found: dict[str, list[Comparison]] = {}
+    graph, found = onnx.load_model_from_string(lowered), dict[str, list[Comparison]]()
 
     def compare(expected: Any, actual: Any) -> OrderedDict[str, bool]:
         for name in expected:
             wanted = np.asarray(expected[name])
-            # Graphs for the CPU keep features as matrices, samples first.
-            comparison = compare_relative(f"{role} {name}", np.asarray(actual[name]).reshape(wanted.shape), wanted, budget)
+            found_here = as_traced(graph, np.asarray(actual[name]), wanted.shape)
+            comparison = compare_relative(f"{role} {name}", found_here, wanted, budget)
             found.setdefault(name, []).append(comparison)
         return OrderedDict((name, found[name][-1].passed) for name in found)
 

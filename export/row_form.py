@@ -1,11 +1,8 @@
 """Keeps features as matrices, a row for each joint of each sample, instead of (B, 17, C): a pass over a traced graph.
 
-ONNX Runtime fuses a matmul, its bias and its ReLU only on matrices, and every operator between linear layers works on rows. Two orders
-of the rows are possible. "samples" is that of (B, 17, C): row 17 b + j. "joints" puts row B j + b there, so that a mixing of the
-joints is one matmul over all samples; the graph's border, and attention, turn back.
-
-What must see (B, 17, C) (mixing in the order "samples", and attention there) gets it by a Reshape, which moves nothing. With joints
-first a head of a sample is a matrix with a stride, and two FusedMatMul read it where it lies: attention needs one exchange, at its end.
+ONNX Runtime fuses a matmul, its bias and its ReLU only on matrices, and every operator between linear layers works on rows. Row B j + b
+is joint j of sample b: joints come first, so that a mixing of the joints is one matmul over all samples, and so that a head of a sample is
+a matrix with a stride, which FusedMatMul reads where it lies. The graph's border, and what else must see (B, 17, C), turn back.
 """
 
 from __future__ import annotations
@@ -18,7 +15,6 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from diffpose_edge.errors import ExportError
 
-ORDERS = ("samples", "joints")
 # Each row of the result depends on the same row of the operands alone, and on constants that are equal for all rows.
 ROW_WISE = ("Add", "Sub", "Mul", "Div", "Relu", "LayerNormalization")
 SWAP = [1, 0, 2]
@@ -26,16 +22,13 @@ SWAP = [1, 0, 2]
 MICROSOFT = "com.microsoft"
 
 
-def to_row_form(model: ir.Model, order: str = "samples") -> int:
-    """Rewrite ``model`` in place so that its features are matrices of rows, in one of ORDERS; return how many nodes work on rows.
+def to_row_form(model: ir.Model) -> int:
+    """Rewrite ``model`` in place so that its features are matrices of rows, joints first; return how many nodes work on rows.
 
     Values keep their names, so a layer's output is a matrix afterwards: :func:`by_sample` turns one back. Inputs and outputs of the
-    graph stay as they are. In the order "joints" a mixing by stacked Chebyshev polynomials of more than one sample has no place: put
-    :func:`diffpose_edge.export.eigenbasis.chebyshev_in_eigenbasis` before. Raises ExportError for an unknown order.
+    graph stay as they are. Raises ExportError where a mixing by stacked matrices is read otherwise than side by side, (B, 17, k C).
     """
-    if order not in ORDERS:
-        raise ExportError(f"expected an order of rows out of {ORDERS}, got {order!r}")
-    form = _RowForm(model, joints_first=order == "joints")
+    form = _RowForm(model)
     converted = sum(form.convert(node) for node in list(model.graph))
     form.restore_outputs()
     RemoveUnusedNodesPass()(model)
@@ -43,8 +36,10 @@ def to_row_form(model: ir.Model, order: str = "samples") -> int:
     return converted
 
 
-def by_sample(rows: np.ndarray, shape: Sequence[int], order: str) -> np.ndarray:
-    """Return a layer's output, as :func:`to_row_form` left it, in the shape (B, 17, C) that it had."""
+def by_sample(rows: np.ndarray, shape: Sequence[int], order: str = "joints") -> np.ndarray:
+    """Return a layer's output, as :func:`to_row_form` left it, in the shape (B, 17, C) that it had; or with "samples" first, as some
+    graphs of earlier exports have it.
+    """
     if rows.shape == tuple(shape):
         return rows
     B, joints, C = shape
@@ -98,12 +93,15 @@ def whole_numbers(graph: ir.Graph, numbers: Sequence[int]) -> ir.Value:
 
 
 class _RowForm:
-    """The rewriting of one graph. ``rows``: the matrix that stands for a value (B, 17, C); ``whole``: that turned back."""
+    """The rewriting of one graph. ``rows``: the matrix that stands for a value (B, 17, C); ``whole``: that turned back; ``stacked``: the
+    matrix (17 B, k C) that stands for k mixings of each joint, (B, 17 k, C).
+    """
 
-    def __init__(self, model: ir.Model, joints_first: bool):
-        self.graph, self.joints_first = model.graph, joints_first
+    def __init__(self, model: ir.Model):
+        self.graph = model.graph
         self.rows: dict[ir.Value, ir.Value] = {}
         self.whole: dict[ir.Value, ir.Value] = {}
+        self.stacked: dict[ir.Value, ir.Value] = {}
 
     def convert(self, node: ir.Node) -> bool:
         """Make ``node`` work on rows if it can, else give it its operands as they were. Tell which."""
@@ -121,11 +119,15 @@ class _RowForm:
             self._attend(node)
         elif self._reshapes_one_sample(node):
             self._stand_for(node.outputs[0], self._reshaped(node, self.rows[operand(node, 0)], shape_of(node.outputs[0])[1:]))
+        elif node.op_type == "Reshape" and operand(node, 0) in self.stacked:
+            self._stand_for(node.outputs[0], self.stacked[operand(node, 0)])
         elif self._brings_joints_first(node):
             whole = self._reshaped(node, self.rows[operand(node, 0)], shape_of(node.outputs[0]), inferred=1)
             node.outputs[0].replace_all_uses_with(whole)
         else:
             for index, value in enumerate(node.inputs):
+                if value in self.stacked:
+                    raise ExportError(f"{node.op_type} {node.name} reads {value.name} otherwise than side by side: that has no rows")
                 if value in self.rows:
                     node.replace_input_with(index, self._whole_of(node, value))
             return False
@@ -158,16 +160,15 @@ class _RowForm:
     def _mixes(self, node: ir.Node) -> bool:
         if node.op_type != "MatMul" or not is_constant(operand(node, 0), rank=2):
             return False
-        value = operand(node, 1)
-        if value not in self.rows:
-            # What has just been exchanged into (B, 17, C) has its joints first already.
-            return self.joints_first and (producer := value.producer()) is not None and _swaps(producer)
-        return self.joints_first or shape_of(value)[0] == 1
+        value, (mixed, joints) = operand(node, 1), shape_of(operand(node, 0))
+        # What has just been exchanged into (B, 17, C) has its joints first already.
+        known = value in self.rows or ((producer := value.producer()) is not None and _swaps(producer))
+        return known and (mixed % joints == 0 or shape_of(value)[0] == 1)
 
     def _attends(self, node: ir.Node) -> bool:
         if node.op_type != "MultiHeadAttention" or len(node.inputs) != 3:
             return False
-        return all(v in self.rows and (self.joints_first or shape_of(v)[0] == 1) for v in self._operands(node))
+        return all(value in self.rows for value in self._operands(node))
 
     def _reshapes_one_sample(self, node: ir.Node) -> bool:
         if node.op_type != "Reshape" or operand(node, 0) not in self.rows:
@@ -176,7 +177,7 @@ class _RowForm:
         return len(dims) == 3 and dims[0] == shape_of(operand(node, 0))[0] == 1
 
     def _brings_joints_first(self, node: ir.Node) -> bool:
-        return self.joints_first and _swaps(node) and operand(node, 0) in self.rows
+        return _swaps(node) and operand(node, 0) in self.rows
 
     def _operands(self, node: ir.Node) -> list[ir.Value]:
         return [operand(node, index) for index in range(len(node.inputs))]
@@ -190,10 +191,15 @@ class _RowForm:
     def _mix(self, node: ir.Node) -> None:
         matrix, value = operand(node, 0), operand(node, 1)
         (B, joints, C), (mixed, _) = shape_of(value), shape_of(matrix)
-        if mixed != joints and B > 1:
-            raise ExportError(f"{node.name} stacks {mixed} rows of joints for {B} samples: that has no order with joints first")
         wide = self._reshaped(node, self._rows_of(node, value), (joints, B * C), inferred=1)
         out = self._emit(node, "Gemm", [matrix, wide], (mixed, B * C))
+        if mixed != joints and B > 1:
+            # Row k of joint j of each sample: they go side by side.
+            k = mixed // joints
+            apart = self._reshaped(node, out, (joints, k, B, C), inferred=2)
+            beside = self._emit(node, "Transpose", [apart], (joints, B, k, C), (ir.AttrInt64s("perm", [0, 2, 1, 3]),))
+            self.stacked[node.outputs[0]] = self._reshaped(node, beside, (joints * B, k * C))
+            return
         self._stand_for(node.outputs[0], out if B == 1 else self._reshaped(node, out, (mixed * B, C)))
 
     def _attend(self, node: ir.Node) -> None:
@@ -213,9 +219,9 @@ class _RowForm:
         if value not in self.rows:
             B, joints, C = shape_of(value)
             source, producer = value, value.producer()
-            if self.joints_first and producer is not None and _swaps(producer):
+            if producer is not None and _swaps(producer):
                 source = operand(producer, 0)
-            elif self.joints_first and B > 1:
+            elif B > 1:
                 source = self._emit(node, "Transpose", [value], (joints, B, C), (ir.AttrInt64s("perm", SWAP),))
             self.rows[value] = self._reshaped(node, source, (B * joints, C))
         return self.rows[value]
@@ -223,7 +229,7 @@ class _RowForm:
     def _whole_of(self, before: ir.Node | None, value: ir.Value) -> ir.Value:
         if value not in self.whole:
             B, joints, C = shape_of(value)
-            if self.joints_first and B > 1:
+            if B > 1:
                 shaped = self._reshaped(before, self.rows[value], (joints, B, C), inferred=1)
                 self.whole[value] = self._emit(before, "Transpose", [shaped], (B, joints, C), (ir.AttrInt64s("perm", SWAP),))
             else:

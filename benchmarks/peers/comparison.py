@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,15 @@ from diffpose_edge.benchmarks.bench_run import bench_run
 from diffpose_edge.benchmarks.bench_variant import Variant
 from diffpose_edge.benchmarks.peers.candidate import PeerCandidate
 from diffpose_edge.benchmarks.peers.peer import PEERS, Setting, checked_peer, released_pair
+from diffpose_edge.config import GraphNetworkConfig
 from diffpose_edge.schedule import RELEASED_T, trailing_timesteps
+from diffpose_edge.skeleton import J
 
 # Frames that lower precisions are calibrated on here: enough for their speed, which does not depend on the scales.
 CALIBRATION_FRAMES = 2
 WARM_UP = 5
+# Of each joint of a state: u, v, x, y, z.
+STATE_CHANNELS = 5
 
 
 def peers_report(
@@ -42,7 +46,9 @@ def peers_report(
     there are besides. ``progress`` hears of each of the ``WARM_UP + rounds`` rounds.
 
     Each row has, besides what docs/bench.md says, ``ratio``: the median over the rounds of its time per step over the
-    runtime's in FP32 in the same round. ``import_s`` is what importing the runtime takes. Raises DiffPoseEdgeError.
+    runtime's in FP32 in the same round; and ``network_floor``: the time of the network's multiplications at the best rate of the
+    same run, and how many times as long a step takes, whatever graph computes it (:func:`network_matmul_flops`). ``import_s`` is what
+    importing the runtime takes. Raises DiffPoseEdgeError.
     """
     trailing_timesteps(RELEASED_T, K)
     names = [checked_peer(name) for name in dict.fromkeys(peers)]
@@ -53,12 +59,13 @@ def peers_report(
         pair = _random_pair(folder) if checkpoints is None else checkpoints
         for N in dict.fromkeys(samples):
             setting = Setting(str(pair[0]), str(pair[1]), str(folder / f"n{N}"), scratch, heads, threads)
-            _export(setting, N, lower=len(kinds) > 1)
+            size = _export(setting, N, lower=len(kinds) > 1)
             candidates += [Variant(setting.bundle, precision=kind, K=K, threads=threads) for kind in kinds]
             candidates += [PeerCandidate(name, setting, K) for name in names]
         report = bench_run(candidates, rounds, warm_up=WARM_UP, progress=progress)
     for N in dict.fromkeys(samples):
         add_ratios([row for row in report["rows"] if row["N"] == N])
+    add_network_floors(report["rows"], report["floors"], size)
     for row in [*report["rows"], *report["refused"]]:
         row["bundle"] = Path(row["bundle"]).name  # the folder is gone
     weights = "drawn from a seed, 96 wide, 5 layers, 4 heads" if checkpoints is None else [path.name for path in checkpoints]
@@ -70,6 +77,31 @@ def add_ratios(rows: Sequence[dict[str, Any]]) -> None:
     each = [np.asarray(row["samples_ms"]["steps"], float).mean(axis=1) for row in rows]
     for row, ms in zip(rows, each, strict=True):
         row["ratio"] = round(float(np.median(ms / each[0])), 4)
+
+
+def add_network_floors(rows: Sequence[dict[str, Any]], floors: Mapping[str, Any] | None, size: GraphNetworkConfig) -> None:
+    """Add to each row the floor of the network at the best rate of matmuls that was measured, or None where none was."""
+    for row in rows:
+        peaks = (floors or {}).get(str(row["threads"]))
+        row["network_floor"] = None
+        if peaks is not None:
+            flops = network_matmul_flops(size, row["P"] * row["N"])
+            ms = flops / peaks["sgemm_gflops"] / 1e6
+            row["network_floor"] = {"flops": flops, "ms": round(ms, 5), "ratio": round(row["ms"]["step"]["p50"] / ms, 3)}
+
+
+def network_matmul_flops(size: GraphNetworkConfig, samples: int) -> int:
+    """Return what a step of a released denoiser multiplies and adds in matmuls at least, without the eigenbasis.
+
+    Constants are folded, T_0 = I is not multiplied by within the layers, and joints are mixed where features are narrowest. A graph may
+    multiply more than that, or less: in the eigenbasis of the Laplacian a convolution takes a third of its multiplications.
+    """
+    C, joint_pairs = size.hidden, J * J
+    attention = J * C * 3 * C + 2 * joint_pairs * C + J * C * C
+    adjacency = 2 * joint_pairs * C + 2 * J * C * 2 * C
+    convolution = 2 * joint_pairs * C + J * 3 * C * C
+    ends = 2 * (3 * joint_pairs * STATE_CHANNELS + J * 3 * STATE_CHANNELS * C)
+    return 2 * samples * (size.layers * (attention + adjacency + 2 * convolution) + ends)
 
 
 def import_seconds(repeats: int = 7) -> float:
@@ -86,7 +118,8 @@ def _random_pair(folder: Path) -> tuple[Path, Path]:
     return write_random_pair(folder / "checkpoints")
 
 
-def _export(setting: Setting, N: int, *, lower: bool) -> None:
+def _export(setting: Setting, N: int, *, lower: bool) -> GraphNetworkConfig:
+    """Export the bundle of a setting; return the size of its denoiser."""
     from diffpose_edge.calibration.calibrate import apply_calibration, calibrated
     from diffpose_edge.clips import calibration_keypoints
     from diffpose_edge.export import export_bundle
@@ -96,3 +129,4 @@ def _export(setting: Setting, N: int, *, lower: bool) -> None:
     if lower:
         schedules = (bundle.manifest.timesteps,)
         apply_calibration(bundle, calibrated(bundle, calibration_keypoints(), schedules=schedules, frames=CALIBRATION_FRAMES))
+    return bundle.manifest.denoiser

@@ -72,7 +72,7 @@ def print_peers(report: dict[str, Any]) -> None:
         previous = row["N"]
         step, frame = row["ms"]["step"], row["ms"]["frame"]
         what = f"runtime, {row['precision']}" if row["backend"] == "onnxruntime" else row["backend"]
-        floor = "-" if row["floor"] is None else f"{row['floor']['ratio']['step']:.2f}"
+        floor = "-" if row["network_floor"] is None else f"{row['network_floor']['ratio']:.2f}"
         figures = f"{step['p50']:.3f}", f"{step['p99']:.3f}", f"{row['ratio']:.2f}", floor, f"{frame['p50']:.2f}", f"{row['load_s']:.1f}"
         table.add_row(str(row["N"]), what, *figures)
     out.print(table)

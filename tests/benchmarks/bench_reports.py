@@ -21,7 +21,8 @@ def measured(N: int, K: int, step_ms: float, *, rounds: int = 24, seed: int = 0,
         return np.asarray(ms * (1 + 0.01 * rng.exponential(size=(rounds, *shape))))
 
     steps, encoder, aggregate = around(step_ms, K), around(1.0), around(0.1)
-    stages = {"steps": steps, "encoder": encoder, "aggregate": aggregate, "frame": steps.sum(axis=1) + encoder + aggregate}
+    frame = steps.sum(axis=1) + encoder + aggregate
+    stages = {"steps": steps, "encoder": encoder, "aggregate": aggregate, "frame": frame, "processors": 0.9 * frame}
     loaded = Loaded(N, 1, 1, tuple(range(K))[::-1], {"backend": "onnxruntime", "weights": "abc"}, 0.4, 12.0, 80.0)
     return Measured(Variant(**{"bundle": f"no-such-bundle-n{N}", "K": K, **names}), loaded, stages)
 

@@ -53,6 +53,14 @@ def test_known_times_are_measured(found: list[Measured]) -> None:
         assert (stages["frame"] - parts).min() < 3.0
 
 
+def test_time_on_processors_is_without_what_is_slept_through(found: list[Measured]) -> None:
+    """Each sleep wakes two milliseconds early and waits for the rest busily."""
+    for one, step_s in zip(found, (sleeping.STEP_S, 3 * sleeping.STEP_S), strict=True):
+        busy, asleep = 2.0 * (K + 1), 1000 * (sleeping.ENCODER_S + K * step_s) - 2.0 * (K + 1)
+        assert (one.stages["frame"] - one.stages["processors"]).min() > 0.9 * asleep
+        assert one.stages["processors"].max() > 0.5 * busy
+
+
 def test_the_first_estimate_is_told_apart_from_the_others(found: list[Measured]) -> None:
     for one in found:
         assert one.loaded.first_ms >= 1000 * sleeping.FIRST_S

@@ -43,11 +43,13 @@ def test_every_combination_is_a_row(cli: Run, golden_bundle: Path, conditioned_b
     for row in rows:
         assert row["rounds"] == 12
         assert len(row["ms_of_step"]) == row["K"]
-        for stage in ("frame", "step", "encoder", "aggregate"):
+        for stage in ("frame", "step", "encoder", "aggregate", "processors"):
             ms = row["ms"][stage]
             assert 0 < ms["p50"] <= ms["p90"] <= ms["p95"] <= ms["p99"] <= ms["max"]
         assert row["ms"]["frame"]["p50"] > row["ms"]["step"]["p50"]
         assert row["jitter"] == pytest.approx(row["ms"]["frame"]["p99"] / row["ms"]["frame"]["p50"], abs=1e-3)
+        on_processors = row["ms"]["processors"]
+        assert row["jitter_on_processors"] == pytest.approx(on_processors["p99"] / on_processors["p50"], abs=1e-3)
     assert "latency, ms: onnxruntime fp32" in result.out
     assert "cores" in result.out
 
@@ -140,12 +142,14 @@ def test_what_a_backend_does_not_tell_has_no_percentile() -> None:
 
 
 def test_a_report_of_what_a_backend_does_not_tell_is_json_and_can_be_compared(tmp_path: Path) -> None:
-    stages = {"steps": np.full((12, 2), np.nan), "encoder": np.full(12, np.nan), "aggregate": np.ones(12), "frame": np.full(12, 2.0)}
+    untold = {"steps": np.full((12, 2), np.nan), "encoder": np.full(12, np.nan)}
+    stages = {**untold, "aggregate": np.ones(12), "frame": np.full(12, 2.0), "processors": np.zeros(12)}
     loaded = Loaded(3, 2, 1, (40, 12), {}, 0.1, 5.0, 70.0)
     save_report(report_of([Measured(Variant("b", "onnxruntime-cuda", K=2, threads=None), loaded, stages)], []), tmp_path / "a.json")
     read = load_report(tmp_path / "a.json")
     assert read["rows"][0]["samples_ms"]["steps"] == [[None, None]] * 12
     assert read["rows"][0]["ms"]["step"]["p50"] is None
+    assert read["rows"][0]["jitter_on_processors"] is None, "of what took no time"
     assert [change.stage for change in compared(read, read).changes] == ["frame", "aggregate"]
 
 

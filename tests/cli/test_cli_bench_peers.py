@@ -9,7 +9,12 @@ import numpy as np
 import pytest
 
 from diffpose_edge.benchmarks.bench_report import load_report
-from diffpose_edge.benchmarks.peers.comparison import add_ratios, import_seconds
+from diffpose_edge.benchmarks.graph_cost import graph_cost
+from diffpose_edge.benchmarks.peers.comparison import add_network_floors, add_ratios, import_seconds, network_matmul_flops
+from diffpose_edge.config import BatchShape, GraphNetworkConfig
+from diffpose_edge.export.cpu_graph import cpu_graph
+from diffpose_edge.export.graphs import step_graph
+from diffpose_edge.reference import load_released
 
 from .conftest import Mistake, Run
 
@@ -31,7 +36,11 @@ def test_the_runtime_and_its_peers_are_rows_and_refusals_have_reasons(cli: Run, 
         assert (steps > 0).all()
         assert row["ratio"] > 0
         assert row["described"]
-        assert (row["floor"] is None) == (row["backend"] == "folded-torch"), "what runs a graph has a floor"
+        assert (row["floor"] is None) == (row["backend"] == "folded-torch"), "what runs a graph has a floor of its own"
+        network = row["network_floor"]
+        assert network["ms"] == pytest.approx(network["flops"] / report["floors"]["1"]["sgemm_gflops"] / 1e6, abs=1e-5)
+        assert network["ratio"] == pytest.approx(row["ms"]["step"]["p50"] / network["ms"], rel=0.01)
+    assert len({row["network_floor"]["flops"] / row["N"] for row in report["rows"]}) == 1, "of each sample it is the same"
     assert report["weights"] == [golden.denoiser.name, golden.context.name]
     refused = {(one["bundle"], one["backend"]): one["reason"] for one in report["refused"]}
     assert set(refused) == {("n1", "torch-cuda-graph"), ("n2", "torch-cuda-graph")}
@@ -47,6 +56,19 @@ def test_a_ratio_is_within_a_round() -> None:
     rows = [{"samples_ms": {"steps": (slower * np.array([[0.5 * ms, 1.5 * ms]])).tolist()}} for ms in (2.0, 5.0, 1.0)]
     add_ratios(rows)
     assert [row["ratio"] for row in rows] == pytest.approx([1.0, 2.5, 0.5])
+
+
+def test_the_network_multiplies_what_its_graph_without_the_eigenbasis_does(random_pair: tuple[Path, Path]) -> None:
+    pair = load_released(*random_pair)
+    assert network_matmul_flops(pair.denoiser_config, 1) / 1e6 == pytest.approx(24.27, abs=0.005)
+    portable = step_graph(pair, BatchShape(P=1, N=4)).model
+    assert network_matmul_flops(pair.denoiser_config, 4) == graph_cost(cpu_graph(portable, 4)).matmul_flops
+
+
+def test_without_measured_peaks_there_is_no_floor() -> None:
+    rows = [{"threads": 1, "P": 1, "N": 5, "ms": {"step": {"p50": 1.5}}}]
+    add_network_floors(rows, None, GraphNetworkConfig(96, 5, 4))
+    assert rows[0]["network_floor"] is None
 
 
 def test_importing_takes_some_time() -> None:

@@ -12,6 +12,7 @@ from diffpose_edge.errors import ExportError
 from diffpose_edge.export.cpu_fusions import fuse_attention, fuse_biases, fuse_layer_norms
 from diffpose_edge.export.eigenbasis import chebyshev_in_eigenbasis, laplacian_eigenbasis
 from diffpose_edge.export.folded import ExactLayerNorm, FoldedAdjacency, FoldedAttention, MixThenProject
+from diffpose_edge.export.projected_chebyshev import chebyshev_after_projection
 from diffpose_edge.export.row_form import by_sample, merge_reshapes, to_row_form
 from diffpose_edge.export.trace import onnx_from_module
 from diffpose_edge.reference.layers import ChebConv, LearnedAdjacency, ReleasedLayerNorm, SelfAttention
@@ -130,29 +131,41 @@ class Layer(nn.Module):
         return x + torch.relu(self.conv(x))
 
 
-@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("fused", [False, True], ids=["parts", "attention"])
 @pytest.mark.parametrize("samples", [1, 2, 5])
-@pytest.mark.parametrize("order", ["samples", "joints"])
-def test_row_form_keeps_the_function(order, samples, fused):
+@pytest.mark.parametrize("form", [None, chebyshev_in_eigenbasis, chebyshev_after_projection], ids=["stacked", "eigenbasis", "projected"])
+def test_row_form_keeps_the_function(form, samples, fused):
     proto = traced(Layer(), samples)
     model = ir.from_proto(proto)
     if fused:
         assert fuse_attention(model) == 1
-    if order == "joints" and samples > 1:
-        assert chebyshev_in_eigenbasis(model) == 1
-    assert to_row_form(model, order) >= 8
+    if form is not None:
+        assert form(model) == 1
+    assert to_row_form(model) >= 8
+    assert kinds(model).count("FusedMatMul") == 2 * fused
+    # One at each end, and behind attention; what is stacked is put side by side, what is not in rows turned back and forth.
+    if fused and samples > 1:
+        assert kinds(model).count("Transpose") == (4 if form is None else 3)
     x = np.random.default_rng(1).normal(size=(samples, J, C)).astype(np.float32)
     assert_same(model, proto, x)
 
 
-def test_stacked_joints_of_several_samples_have_no_order_with_joints_first():
-    with pytest.raises(ExportError, match="no order with joints first"):
-        to_row_form(ir.from_proto(traced(Layer(), 2)), "joints")
+class ReadTwice(nn.Module):
+    """What is stacked is read as it is stacked as well."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = MixThenProject(drawn(ChebConv(C, C)))
+
+    def forward(self, x):
+        x = torch.relu(x @ torch.eye(C))
+        stacked = torch.matmul(self.conv.mix, x)
+        return (torch.matmul(stacked.reshape(B, J, 3 * C), self.conv.weight) + self.conv.bias) * stacked.sum()
 
 
-def test_an_unknown_order_is_refused():
-    with pytest.raises(ExportError, match="columns"):
-        to_row_form(ir.from_proto(traced(Layer())), "columns")
+def test_what_is_stacked_has_to_be_read_side_by_side():
+    with pytest.raises(ExportError, match=r"reads .* otherwise than side by side"):
+        to_row_form(ir.from_proto(traced(ReadTwice())))
 
 
 def test_one_sample_needs_no_reshape_to_mix_its_joints():

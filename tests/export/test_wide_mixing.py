@@ -211,7 +211,7 @@ def test_a_convolution_in_all_passes_is_the_convolution(form):
         traced = onnx_from_module(Convolution(), {"x": torch.zeros_like(x)}, ["y"]).model
         model = ir.from_proto(onnx.shape_inference.infer_shapes(traced, data_prop=True))
         assert form(model) == 1
-        to_row_form(model, "joints")
+        to_row_form(model)
         assert split_stacked_matmuls(model) == (form is chebyshev_in_eigenbasis)
         assert fuse_sums_into_mixings(model) == (0 if form is chebyshev_in_eigenbasis else 2)
         assert relu_within_mixings(model) == 1
