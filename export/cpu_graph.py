@@ -25,7 +25,7 @@ from diffpose_edge.manifest import SAMPLES
 
 # From this many samples in a batch the eigenbasis pays. Each of its matmuls is as high as there are samples, and its weights, five times
 # those of the other form, have to come from the last cache in each step (docs/bench.md).
-EIGENBASIS_FROM = 8
+EIGENBASIS_FROM = 16
 # The key under which a graph says in which order its rows are.
 ROWS = "rows"
 
