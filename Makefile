@@ -46,7 +46,7 @@ typecheck: $(VENV)/test.ready
 
 # The runtime beside what one would take instead, into benchmarks/results/. Ten minutes, on a machine that does nothing else.
 bench: $(VENV)/test.ready
-	$(BIN)/diffpose-edge bench peers --samples 1 --samples 5 --samples 20 --steps 10 --threads 1 --rounds 40 --precision int8 \
+	$(BIN)/diffpose-edge bench peers --samples 1 --samples 5 --samples 20 --steps 50 --threads 1 --rounds 30 --precision int8 \
 		--out benchmarks/results/peers.json
 
 # Accuracy against latency over N and K, into benchmarks/results/.

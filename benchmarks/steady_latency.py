@@ -1,5 +1,8 @@
 """How steady a frame's latency is on the CPU: threads that share operators, spinning or not, or deal out samples, pinned or not.
 
+Beside them, in the same rounds, a control: a loop of additions that takes about as long and touches no memory. What its p99 / p50 is, is
+the machine's own: a clock that moves, a neighbour on the same core, a host that takes the processor away.
+
 Run: ``python -m diffpose_edge.benchmarks.steady_latency --out benchmarks/results/steady_latency.json`` on a machine that does nothing
 else. Random weights of the released size, one person; every way in a process of its own, by turns.
 """
@@ -12,9 +15,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
 from typing import Annotated, Any
 
+import numpy as np
 import typer
+from numpy.typing import NDArray
 from rich.table import Table
 
 from diffpose_edge.atomic import check_file_place
@@ -53,6 +59,54 @@ class Way(Variant):
             yield RuntimeEstimator(runtime, self.K)
 
 
+class Additions:
+    """K loops of additions of whole numbers, each of about ``step_ms`` milliseconds on an undisturbed core."""
+
+    N = P = F = 1
+
+    def __init__(self, K: int, step_ms: float):
+        self.timesteps = tuple(range(K))[::-1]
+        once = min(self._seconds(10_000) for _ in range(50))
+        self._count = max(1, round(10_000 * step_ms / 1000 / once))
+
+    def estimate(self) -> NDArray[np.float64]:
+        began = perf_counter()
+        steps = [self._seconds(self._count) for _ in self.timesteps]
+        return np.array([*steps, np.nan, np.nan, perf_counter() - began])
+
+    def describe(self) -> dict[str, Any]:
+        return {"backend": "additions", "count": self._count}
+
+    @staticmethod
+    def _seconds(count: int) -> float:
+        began = perf_counter()
+        sum(range(count))
+        return perf_counter() - began
+
+
+@dataclass(frozen=True)
+class Control:
+    """A candidate that is no runtime: K loops of additions as long as a step of N samples, which ``bundle`` names."""
+
+    bundle: str
+    step_ms: float
+    backend: str = "additions"
+    precision: str = "none"
+    K: int = K
+    threads: int | None = 1
+
+    @contextmanager
+    def load(self) -> Iterator[Estimator]:
+        """Load it; see :class:`diffpose_edge.benchmarks.bench_candidate.Candidate`."""
+        yield Additions(self.K, self.step_ms)
+
+
+def median_step_ms(way: Way) -> float:
+    """Return what a step takes as a rule, measured in this process."""
+    with way.load() as runtime:
+        return float(1000 * np.median([runtime.estimate()[: way.K] for _ in range(12)]))
+
+
 def ways_of(bundle: Path, N: int, cores: int) -> dict[str, Way]:
     """Return the ways to be measured with a bundle of N samples, by name."""
     whole = str(bundle)
@@ -80,11 +134,12 @@ def main(
         check_file_place(path)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        ways: dict[str, Way] = {}
+        ways: dict[str, Way | Control] = {}
         pair = write_random_pair(folder / "checkpoints")
         for N in samples or [4, 20]:
             export_bundle(*pair, folder / f"n{N}", samples=N)
-            ways |= ways_of(folder / f"n{N}", N, cores)
+            of_n = ways_of(folder / f"n{N}", N, cores)
+            ways |= of_n | {f"N={N}, additions instead": Control(f"n{N}", median_step_ms(next(iter(of_n.values()))))}
         with counting("rounds", WARM_UP + rounds) as done:
             report = bench_run(list(ways.values()), rounds, warm_up=WARM_UP, progress=done)
     for name, row in zip(ways, report["rows"], strict=True):
