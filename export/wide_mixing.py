@@ -43,8 +43,12 @@ def mix_where_narrower(model: ir.Model) -> int:
         mixing = _mixing_behind(rows) or _mixing_of_one(rows)
         if mixing is None or len(mixing.inputs) > 2:
             continue
-        before = operand(mixing, 1)
-        source = before if (reshape := before.producer()) is None or shape_of(rows) == shape_of(before) else operand(reshape, 0)
+        source = operand(mixing, 1)
+        if shape_of(source) != shape_of(rows):
+            reshape = source.producer()
+            if reshape is None or reshape.op_type != "Reshape" or shape_of(operand(reshape, 0)) != shape_of(rows):
+                continue
+            source = operand(reshape, 0)
         B, C = shape_of(rows)[0] // J, shape_of(matrix)[1]
         product = _emit(model.graph, node, "MatMul", [source, matrix], (J * B, C))
         row = operand(node, 2)

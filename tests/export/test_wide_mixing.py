@@ -178,11 +178,13 @@ def test_joints_are_mixed_where_there_are_fewer_channels(B):
         ("the matmul widens", WIDER, {"m": drawn(C, C + 1), "b": drawn(C + 1)}),
         ("it has no row", [*WIDER[:-1], ("Gemm", "q m", "y")], {}),
         ("somebody else reads what is mixed", [*WIDER[:-1], ("Relu", "q", "z"), WIDER[-1]], {}),
+        ("what is mixed was no rows", [("Relu", "x", "w0"), *WIDER[2:]], {}),
     ],
 )
 def test_other_mixings_stay_where_they_are(what, nodes, change):
     constants = {"u": drawn(J, J), "m": drawn(C, 5), "b": drawn(5), "wide": WIDE, "rows": ROWS, **change}
-    model = model_of(nodes, constants, {"x": (J * B, C)}, ("y", "z") if "else" in what else ("y",))
+    x = (J, B * C) if "no rows" in what else (J * B, C)
+    model = model_of(nodes, constants, {"x": x}, ("y", "z") if "else" in what else ("y",))
     assert mix_where_narrower(model) == 0, what
 
 
