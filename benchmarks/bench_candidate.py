@@ -20,7 +20,7 @@ from diffpose_edge.errors import DiffPoseEdgeError
 # After the K steps of an estimate come these stages, in seconds.
 AFTER_STEPS = ("encoder", "aggregate", "frame")
 # After these comes the time that the process's threads were on a processor together, from the call to its answer.
-AFTER_STAGES = "processors"
+ON_PROCESSORS = "processors"
 # What a candidate is called by, in a report's rows.
 NAMES = ("bundle", "backend", "precision", "K", "threads")
 
@@ -106,7 +106,7 @@ def names_of(candidate: Candidate) -> dict[str, Any]:
 
 def serve(connection: Connection, candidate: Candidate) -> None:
     """Load a candidate, tell what came of it, and run one estimate for each message, answering with its stages in seconds and with
-    :data:`AFTER_STAGES`, (K + 4,).
+    :data:`ON_PROCESSORS`, (K + 4,).
 
     The answer to the first message is a :class:`Loaded`, or the text of what refused the candidate. It ends at a None.
     """

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diffpose_edge.benchmarks.bench_candidate import AFTER_STAGES, AFTER_STEPS, Candidate, Loaded, serve
+from diffpose_edge.benchmarks.bench_candidate import AFTER_STEPS, ON_PROCESSORS, Candidate, Loaded, serve
 from diffpose_edge.benchmarks.bench_floor import costs_of
 from diffpose_edge.benchmarks.telemetry import Telemetry
 from diffpose_edge.errors import DiffPoseEdgeError
@@ -122,7 +122,7 @@ class _Running:
 
     def measured(self) -> Measured:
         ms, K = 1000 * np.stack(self.seconds), self.candidate.K
-        stages = {name: ms[:, K + i] for i, name in enumerate((*AFTER_STEPS, AFTER_STAGES))}
+        stages = {name: ms[:, K + i] for i, name in enumerate((*AFTER_STEPS, ON_PROCESSORS))}
         joules = np.array(self.joules) if self.joules else None
         # Counted now: whoever measured bundles in a temporary folder may make the report when it is gone.
         return Measured(self.candidate, self.loaded, {"steps": ms[:, :K], **stages}, joules, costs_of(self.candidate))

@@ -205,14 +205,17 @@ def _own_shape(node: onnx.NodeProto, graph: _Values) -> tuple[int, ...] | None:
     return None if width is None else (*first[:-1], width)
 
 
-def _fused_matmul_shape(node: onnx.NodeProto, first: tuple[int, ...], second: tuple[int, ...]) -> tuple[int, ...]:
-    """Of operands of as many axes: with ``transBatch`` the first axis is that of the rows and those between are the batch."""
+def _fused_matmul_shape(node: onnx.NodeProto, first: tuple[int, ...], second: tuple[int, ...]) -> tuple[int, ...] | None:
+    """With ``transBatch`` the first axis is that of the rows and those between are the batch. None where batches are not as they stand."""
 
     def matrix(shape: tuple[int, ...], side: str) -> tuple[int, ...]:
         by_batch = (*shape[1:-1], shape[0], shape[-1]) if _attribute(node, f"transBatch{side}") else shape
         return (*by_batch[:-2], by_batch[-1], by_batch[-2]) if _attribute(node, f"trans{side}") else by_batch
 
-    return (*matrix(first, "A")[:-1], matrix(second, "B")[-1])
+    if not 2 <= len(first) == len(second):
+        return None
+    a, b = matrix(first, "A"), matrix(second, "B")
+    return (*a[:-1], b[-1]) if a[:-2] == b[:-2] else None
 
 
 class _Values:

@@ -1,7 +1,7 @@
 """How steady a frame's latency is on the CPU: threads that share operators, spinning or not, or deal out samples, pinned or not.
 
-Beside them, in the same rounds, a control: a loop of additions that takes about as long and touches no memory. What its p99 / p50 is, is
-the machine's own: a clock that moves, a neighbour on the same core, a host that takes the processor away.
+Beside them, in the same rounds, a control: a loop of additions about as long as the steps, which needs no memory beyond the first cache.
+What its p99 / p50 is, is the machine's own: a clock that moves, a neighbour on the same core, a host that takes the processor away.
 
 Run: ``python -m diffpose_edge.benchmarks.steady_latency --out benchmarks/results/steady_latency.json`` on a machine that does nothing
 else. Random weights of the released size, one person; every way in a process of its own, by turns.
@@ -62,9 +62,10 @@ class Way(Variant):
 class Additions:
     """K loops of additions of whole numbers, each of about ``step_ms`` milliseconds on an undisturbed core."""
 
-    N = P = F = 1
+    P = F = 1
 
-    def __init__(self, K: int, step_ms: float):
+    def __init__(self, N: int, K: int, step_ms: float):
+        self.N = N
         self.timesteps = tuple(range(K))[::-1]
         once = min(self._seconds(10_000) for _ in range(50))
         self._count = max(1, round(10_000 * step_ms / 1000 / once))
@@ -89,6 +90,7 @@ class Control:
     """A candidate that is no runtime: K loops of additions as long as a step of N samples, which ``bundle`` names."""
 
     bundle: str
+    N: int
     step_ms: float
     backend: str = "additions"
     precision: str = "none"
@@ -98,7 +100,7 @@ class Control:
     @contextmanager
     def load(self) -> Iterator[Estimator]:
         """Load it; see :class:`diffpose_edge.benchmarks.bench_candidate.Candidate`."""
-        yield Additions(self.K, self.step_ms)
+        yield Additions(self.N, self.K, self.step_ms)
 
 
 def median_step_ms(way: Way) -> float:
@@ -139,7 +141,7 @@ def main(
         for N in samples or [4, 20]:
             export_bundle(*pair, folder / f"n{N}", samples=N)
             of_n = ways_of(folder / f"n{N}", N, cores)
-            ways |= of_n | {f"N={N}, additions instead": Control(f"n{N}", median_step_ms(next(iter(of_n.values()))))}
+            ways |= of_n | {f"N={N}, additions instead": Control(f"n{N}", N, median_step_ms(next(iter(of_n.values()))))}
         with counting("rounds", WARM_UP + rounds) as done:
             report = bench_run(list(ways.values()), rounds, warm_up=WARM_UP, progress=done)
     for name, row in zip(ways, report["rows"], strict=True):

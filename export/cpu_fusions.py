@@ -13,7 +13,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnxscript.rewriter.pattern import RewriteRule
 
-from diffpose_edge.export.row_form import MICROSOFT
+from diffpose_edge.export.row_form import MICROSOFT, constant
 
 # LayerNormalization adds its epsilon to the variance, the released LayerNorm to the deviation. Nothing fixed is the same as that for
 # every row; the smallest useful one is nearest: with deviations around 1 the released 1e-6 itself moves the result by 1e-6.
@@ -35,12 +35,6 @@ def _its_parts_are_constants(_: Any, unbias: ir.Value, eps: ir.Value, a_2: ir.Va
     return all(_number(value) is not None for value in (unbias, eps, a_2, b_2))
 
 
-def _layer_normalization(op: Any, x: ir.Value, unbias: ir.Value, a_2: ir.Value, b_2: ir.Value, **_: Any) -> Any:
-    a, u = (np.asarray(_number(value), np.float64) for value in (a_2, unbias))
-    scale = op.initializer(ir.tensor((a / np.sqrt(u)).astype(np.float32)), name=f"{a_2.name}.biased")
-    return op.LayerNormalization(x, scale, b_2, axis=-1, epsilon=LAYER_NORM_EPSILON)
-
-
 def _folded_attention(op: Any, x: Any, w_qkv: Any, b_q: Any, by_head: Any, by_row: Any) -> Any:
     """Self-attention with q, k, v from one matmul, 1/sqrt(d) already in W_q: what ``FoldedAttention`` exports."""
     q, k, v = op.Split(op.MatMul(x, w_qkv), _outputs=3)
@@ -56,20 +50,6 @@ def _splits_evenly(_: Any, w_qkv: ir.Value, b_q: ir.Value, by_head: ir.Value, **
     if shape is None or weight is None or bias is None or len(shape) != 4:
         return False
     return bool(weight.shape[1] == 3 * bias.size == 3 * int(shape[2] * shape[3]))
-
-
-def _attention(op: Any, x: ir.Value, w_qkv: ir.Value, b_q: ir.Value, by_head: ir.Value, **_: Any) -> Any:
-    shape, weight, bias = _number(by_head), _number(w_qkv), _number(b_q)
-    assert shape is not None
-    assert weight is not None
-    assert bias is not None
-    made = []
-    for letter, part in zip("qkv", np.split(weight, 3, axis=1), strict=True):
-        matrix = op.initializer(ir.tensor(np.ascontiguousarray(part)), name=f"{w_qkv.name}.{letter}")
-        made.append(_like(x, op.MatMul(x, matrix)))
-    return op.MultiHeadAttention(
-        _like(x, op.Add(made[0], b_q)), *made[1:], num_heads=int(shape[2]), scale=1.0, _domain=MICROSOFT, _version=1
-    )
 
 
 def _like(x: ir.Value, value: ir.Value) -> ir.Value:
@@ -102,7 +82,13 @@ def fuse_layer_norms(model: ir.Model) -> int:
 
     The scale a_2 / sqrt(C / (C - 1)) makes up for the unbiased deviation. Not exact: see LAYER_NORM_EPSILON.
     """
-    return int(RewriteRule(_released_norm, _layer_normalization, _its_parts_are_constants).apply_to_model(model))
+
+    def layer_normalization(op: Any, x: ir.Value, unbias: ir.Value, a_2: ir.Value, b_2: ir.Value, **_: Any) -> Any:
+        a, u = (np.asarray(_number(value), np.float64) for value in (a_2, unbias))
+        scale = constant(model.graph, f"{a_2.name}.biased", (a / np.sqrt(u)).astype(np.float32))
+        return op.LayerNormalization(x, scale, b_2, axis=-1, epsilon=LAYER_NORM_EPSILON)
+
+    return int(RewriteRule(_released_norm, layer_normalization, _its_parts_are_constants).apply_to_model(model))
 
 
 def fuse_attention(model: ir.Model) -> int:
@@ -110,7 +96,16 @@ def fuse_attention(model: ir.Model) -> int:
 
     Before it stands a matmul for each of q, k and v, whose weights are named w_qkv.q and so on.
     """
-    return int(RewriteRule(_folded_attention, _attention, _splits_evenly).apply_to_model(model))
+
+    def attention(op: Any, x: ir.Value, w_qkv: ir.Value, b_q: ir.Value, by_head: ir.Value, **_: Any) -> Any:
+        shape, weight = _number(by_head), _number(w_qkv)
+        assert shape is not None
+        assert weight is not None
+        matrices = (constant(model.graph, f"{w_qkv.name}.{to}", part) for to, part in zip("qkv", np.split(weight, 3, axis=1), strict=True))
+        q, k, v = (_like(x, op.MatMul(x, matrix)) for matrix in matrices)
+        return op.MultiHeadAttention(_like(x, op.Add(q, b_q)), k, v, num_heads=int(shape[2]), scale=1.0, _domain=MICROSOFT, _version=1)
+
+    return int(RewriteRule(_folded_attention, attention, _splits_evenly).apply_to_model(model))
 
 
 def fuse_biases(model: ir.Model) -> int:

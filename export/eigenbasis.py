@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 from onnxscript.rewriter.pattern import RewriteRule
 
-from diffpose_edge.export.row_form import shape_of
+from diffpose_edge.export.row_form import constant, shape_of
 from diffpose_edge.skeleton import J, adjacency, chebyshev_stack
 
 Array = NDArray[np.float64]
@@ -80,15 +80,17 @@ def shaped(value: ir.Value, *dims: int) -> ir.Value:
 def chebyshev_in_eigenbasis(model: ir.Model, least_width: int = 16) -> int:
     """Rewrite each Chebyshev convolution of at least ``least_width`` channels in place; return how many.
 
-    The two exchanges of samples and joints around the inner matmul vanish in :func:`diffpose_edge.export.row_form.to_row_form` with
-    joints first. Equal in real arithmetic; computed in float64, rounded to float32.
+    The two exchanges of samples and joints around the inner matmul vanish in :func:`diffpose_edge.export.row_form.to_row_form`.
+    Equal in real arithmetic; computed in float64, rounded to float32.
     """
     U, _, U_inverse = laplacian_eigenbasis()
-    u, u_inverse = (constant(model, name, array) for name, array in (("eigenvectors", U), ("eigenvectors.inverse", U_inverse)))
+    u, u_inverse = (
+        constant(model.graph, name, array.astype(np.float32)) for name, array in (("eigenvectors", U), ("eigenvectors.inverse", U_inverse))
+    )
 
     def spectral_convolution(op: Any, x: ir.Value, weight: ir.Value, **_: Any) -> Any:
         spectral = _spectral_weight(weight)
-        weights = op.initializer(ir.tensor(spectral.astype(np.float32)), name=f"{weight.name}.spectral")
+        weights = constant(model.graph, f"{weight.name}.spectral", spectral.astype(np.float32))
         (B, joints, C), width = shape_of(x), spectral.shape[-1]
         y = shaped(op.MatMul(u_inverse, x), B, joints, C)
         y = shaped(op.Transpose(y, perm=[1, 0, 2]), joints, B, C)
@@ -100,10 +102,3 @@ def chebyshev_in_eigenbasis(model: ir.Model, least_width: int = 16) -> int:
     rewritten = int(rule.apply_to_model(model))
     RemoveUnusedNodesPass()(model)
     return rewritten
-
-
-def constant(model: ir.Model, name: str, array: Array) -> ir.Value:
-    tensor = ir.tensor(array.astype(np.float32), name=name)
-    value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(ir.DataType.FLOAT), const_value=tensor)
-    model.graph.register_initializer(value)
-    return value

@@ -16,17 +16,20 @@ from diffpose_edge.manifest import SAMPLES
 def free_samples(model: ir.Model) -> int:
     """Rewrite a step in row form in place so that x (P n, 17, 5) may have any number n of samples; return how many nodes changed.
 
-    The number of people P stays. Raises ExportError for a graph whose shapes are not those of a step.
+    The number of people P stays. Raises ExportError for a graph whose shapes are not those of a step, or that was laid out for one
+    sample of each person, which needs no exchange of joints and samples.
     """
     inputs = {value.name: value for value in model.graph.inputs}
     samples = shape_of(inputs["x"])[0]
     persons = shape_of(inputs["feature"])[0] if "feature" in inputs else 1
+    if samples == persons:
+        raise ExportError("a step for one sample of each person cannot be freed: lay it out for two or more")
     changed, each = 0, None
     for node in list(model.graph):
         if node.op_type == "Reshape":
             changed += _infer_rows(model, node)
         elif node.op_type == "Expand":
-            if len(shape_of(node.outputs[0])) == 3:  # a row of channels for each of the samples (1, B, C)
+            if shape_of(node.outputs[0])[:-1] == (1, samples) and shape_of(operand(node, 0))[:-1] == (1, 1):  # a row for each sample
                 each = each or _shape_of_rows(model, node, inputs["x"])
                 node.replace_input_with(1, each)
             else:
@@ -44,8 +47,8 @@ def free_samples(model: ir.Model) -> int:
 
 
 def _infer_rows(model: ir.Model, node: ir.Node) -> bool:
-    """Let a Reshape infer its first dimension, unless it infers another; tell whether it changed. Of what is in rows it is the only
-    one that depends on samples: where joints come first, the row form has said -1 itself.
+    """Let a Reshape infer its first dimension, unless it infers another; tell whether it changed. Of what is in rows that is the only
+    one that depends on samples; where it is another, the row form has said -1 itself.
     """
     target = operand(node, 1)
     if target.const_value is None:

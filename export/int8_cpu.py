@@ -18,7 +18,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from diffpose_edge.errors import CalibrationError
 from diffpose_edge.export.int8 import MatMulScales, on_fp16_grid, quantised_weight
-from diffpose_edge.export.row_form import MICROSOFT, operand, shape_of
+from diffpose_edge.export.row_form import MICROSOFT, constant, operand, shape_of
 
 # What stands for 0 in unsigned 8 bits: -128..127 become 0..255.
 ZERO = 128
@@ -56,9 +56,9 @@ def int8_matmuls(model: ir.Model, scales: Mapping[str, MatMulScales]) -> int:
 
 def _quantised(graph: ir.Graph, node: ir.Node, x: ir.Value, how: MatMulScales, name: str) -> ir.Value:
     if any(how.smoothing):
-        factor = _constant(graph, f"{name}/smoothing", 2.0 ** -np.asarray(how.smoothing, np.float32))
+        factor = constant(graph, f"{name}/smoothing", 2.0 ** -np.asarray(how.smoothing, np.float32))
         x = _before(graph, node, ir.Node("", "Mul", [x, factor]), x.shape, ir.DataType.FLOAT)
-    scale, zero = _constant(graph, f"{name}/scale", on_fp16_grid(how.scale)), _zero(graph)
+    scale, zero = constant(graph, f"{name}/scale", on_fp16_grid(how.scale)), _zero(graph)
     # What is only moved on the way to the matmul is moved in 8 bits.
     moves: list[ir.Node] = []
     while (move := x.producer()) is not None and move.op_type in ("Reshape", "Transpose") and len(x.uses()) == 1:
@@ -77,15 +77,15 @@ def _exchange(graph: ir.Graph, node: ir.Node, activation: ir.Value, name: str, m
         quantize = operand(quantize, 0).producer()
     assert quantize is not None
     integers, steps = quantised_weight(matrix, how.smoothing)
-    weight, step = _constant(graph, f"{name}/int8", integers), _constant(graph, f"{name}/steps", steps)
+    weight, step = constant(graph, f"{name}/int8", integers), constant(graph, f"{name}/steps", steps)
     # The weight's zero point is said, though it is 0, and is each matmul's own: without one ONNX Runtime's precise mode passes the matmul
     # over, and of one that is shared it fails to load the second (1.31.1).
-    zero = _constant(graph, f"{name}/zero", np.array(0, np.int8))
+    zero = constant(graph, f"{name}/zero", np.array(0, np.int8))
     inputs = [activation, weight, operand(quantize, 1), step, _zero(graph), zero]
     if node.op_type == "Gemm":
         bias = operand(node, 2)
         if len(shape_of(bias)) == 2:
-            row = _constant(graph, "shape.row", np.array([-1], np.int64))
+            row = constant(graph, "shape.row", np.array([-1], np.int64))
             bias = _before(graph, node, ir.Node("", "Reshape", [bias, row]), ir.Shape(shape_of(bias)[1:]), ir.DataType.FLOAT)
         inputs.append(bias)
     made = ir.Node(MICROSOFT, "MatMulIntegerToFloat", inputs, name=node.name)
@@ -98,15 +98,7 @@ def _exchange(graph: ir.Graph, node: ir.Node, activation: ir.Value, name: str, m
 
 
 def _zero(graph: ir.Graph) -> ir.Value:
-    return _constant(graph, "zero.uint8", np.array(ZERO, np.uint8))
-
-
-def _constant(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value:
-    """Return an initialiser; one of a name that is there already is the same."""
-    if name not in graph.initializers:
-        tensor = ir.tensor(array, name=name)
-        graph.register_initializer(ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor))
-    return graph.initializers[name]
+    return constant(graph, "zero.uint8", np.array(ZERO, np.uint8))
 
 
 def _before(graph: ir.Graph, node: ir.Node, made: ir.Node, shape: ir.Shape | None, dtype: ir.DataType) -> ir.Value:

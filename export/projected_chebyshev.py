@@ -15,8 +15,8 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 from onnxscript.rewriter.pattern import RewriteRule
 
-from diffpose_edge.export.eigenbasis import constant, of_the_skeleton, shaped, stacked_convolution
-from diffpose_edge.export.row_form import shape_of
+from diffpose_edge.export.eigenbasis import of_the_skeleton, shaped, stacked_convolution
+from diffpose_edge.export.row_form import constant, shape_of
 from diffpose_edge.skeleton import chebyshev_stack
 
 
@@ -29,7 +29,7 @@ def chebyshev_after_projection(model: ir.Model, least_width: int = 16) -> int:
 
     Equal in real arithmetic; the weights are computed in float64, rounded to float32.
     """
-    L = constant(model, "laplacian", chebyshev_stack()[1])
+    L = constant(model.graph, "laplacian", chebyshev_stack()[1].astype(np.float32))
 
     def projected_convolution(op: Any, x: ir.Value, weight: ir.Value, bias: ir.Value, **__: Any) -> Any:
         assert weight.const_value is not None
@@ -38,7 +38,7 @@ def chebyshev_after_projection(model: ir.Model, least_width: int = 16) -> int:
         B, joints, *_ = shape_of(x)
 
         def projected(name: str, matrix: Any) -> ir.Value:
-            made = op.initializer(ir.tensor(matrix.astype(np.float32)), name=f"{weight.name}.{name}")
+            made = constant(model.graph, f"{weight.name}.{name}", matrix.astype(np.float32))
             return shaped(op.MatMul(x, made), B, joints, width)
 
         def mixed(value: ir.Value) -> ir.Value:

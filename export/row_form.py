@@ -83,13 +83,21 @@ def is_constant(value: ir.Value, rank: int | None = None) -> bool:
     return value.const_value is not None and rank in (None, len(shape_of(value)))
 
 
-def whole_numbers(graph: ir.Graph, numbers: Sequence[int]) -> ir.Value:
-    """Return the initialiser of ``graph`` that holds these numbers, a shape; equal ones are one."""
-    name = f"shape.{'x'.join('any' if n == -1 else str(n) for n in numbers)}"
+def constant(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
+    """Return the initialiser of ``graph`` with this name, a new one where there is none yet.
+
+    A pass names what it makes of a weight after that, and an exporter gives equal weights one name: what is made of it once more is
+    the same.
+    """
     if name not in graph.initializers:
-        tensor = ir.tensor(np.array(numbers, np.int64), name=name)
-        graph.register_initializer(ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(ir.DataType.INT64), const_value=tensor))
+        tensor = ir.tensor(np.ascontiguousarray(array).reshape(np.shape(array)), name=name)
+        graph.register_initializer(ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor))
     return graph.initializers[name]
+
+
+def whole_numbers(graph: ir.Graph, numbers: Sequence[int]) -> ir.Value:
+    """Return the initialiser of ``graph`` that holds these numbers, a shape."""
+    return constant(graph, f"shape.{'x'.join('any' if n == -1 else str(n) for n in numbers)}", np.array(numbers, np.int64))
 
 
 class _RowForm:
@@ -119,7 +127,7 @@ class _RowForm:
             self._attend(node)
         elif self._reshapes_one_sample(node):
             self._stand_for(node.outputs[0], self._reshaped(node, self.rows[operand(node, 0)], shape_of(node.outputs[0])[1:]))
-        elif node.op_type == "Reshape" and operand(node, 0) in self.stacked:
+        elif self._puts_side_by_side(node):
             self._stand_for(node.outputs[0], self.stacked[operand(node, 0)])
         elif self._brings_joints_first(node):
             whole = self._reshaped(node, self.rows[operand(node, 0)], shape_of(node.outputs[0]), inferred=1)
@@ -176,6 +184,12 @@ class _RowForm:
         dims = shape_of(node.outputs[0])
         return len(dims) == 3 and dims[0] == shape_of(operand(node, 0))[0] == 1
 
+    def _puts_side_by_side(self, node: ir.Node) -> bool:
+        if node.op_type != "Reshape" or operand(node, 0) not in self.stacked:
+            return False
+        (B, mixed, C), (rows, width) = shape_of(operand(node, 0)), shape_of(self.stacked[operand(node, 0)])
+        return shape_of(node.outputs[0]) == (B, rows // B, width) and mixed * C == rows // B * width
+
     def _brings_joints_first(self, node: ir.Node) -> bool:
         return _swaps(node) and operand(node, 0) in self.rows
 
@@ -203,7 +217,7 @@ class _RowForm:
         self._stand_for(node.outputs[0], out if B == 1 else self._reshaped(node, out, (mixed * B, C)))
 
     def _attend(self, node: ir.Node) -> None:
-        """Put softmax(scale q k^T) v in a MultiHeadAttention's place, by matmuls that find head h of sample b at column B h + b."""
+        """Put softmax(scale q k^T) v in a MultiHeadAttention's place; for its matmuls head h of sample b is the matrix heads b + h."""
         heads, scale = node.attributes["num_heads"].as_int(), node.attributes["scale"].as_float()
         B, joints, C = shape_of(node.outputs[0])
         q, k, v = (self._reshaped(node, self.rows[x], (joints, B * heads, C // heads), inferred=1) for x in self._operands(node))

@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from diffpose_edge.export.row_form import is_constant, merge_reshapes, operand, shape_of, whole_numbers
+from diffpose_edge.export.row_form import constant, is_constant, merge_reshapes, operand, shape_of, whole_numbers
 from diffpose_edge.skeleton import J
 
 
@@ -103,19 +103,24 @@ def _mixing_behind(rows: ir.Value) -> ir.Node | None:
         return None
     mixed = operand(reshape, 0)
     mixing = mixed.producer()
-    if mixing is None or mixing.op_type != "Gemm" or len(mixed.uses()) != 1 or mixed.is_graph_output():
+    if mixing is None or len(mixed.uses()) != 1 or mixed.is_graph_output():
         return None
-    if not is_constant(operand(mixing, 0), rank=2):
-        return None
-    return mixing if len(shape_of(mixed)) == 2 and shape_of(mixed)[0] == J else None
+    return mixing if _is_plain_mixing(mixing) else None
 
 
 def _mixing_of_one(rows: ir.Value) -> ir.Node | None:
     """Return the mixing of the joints of one sample, whose rows they are, if nobody but one node reads them."""
     mixing = rows.producer()
-    if mixing is None or mixing.op_type != "Gemm" or len(rows.uses()) != 1 or rows.is_graph_output():
+    if mixing is None or len(rows.uses()) != 1 or rows.is_graph_output():
         return None
-    return mixing if is_constant(operand(mixing, 0), rank=2) and shape_of(operand(mixing, 0)) == (J, J) else None
+    return mixing if _is_plain_mixing(mixing) else None
+
+
+def _is_plain_mixing(node: ir.Node) -> bool:
+    """Whether a node is a Gemm by a constant 17 x 17 matrix, neither scaled nor transposed."""
+    if node.op_type != "Gemm" or node.attributes or not is_constant(operand(node, 0), rank=2):
+        return False
+    return shape_of(operand(node, 0)) == (J, J) and not is_constant(operand(node, 1))
 
 
 def _of_each_sample(graph: ir.Graph, before: ir.Node, row: ir.Value, B: int) -> ir.Value:
@@ -138,7 +143,7 @@ def _split(graph: ir.Graph, node: ir.Node) -> None:
     products = []
     for part, size, index in zip(split.outputs, sizes, first, strict=True):
         part.shape, part.type = ir.Shape((size, B, C)), ir.TensorType(ir.DataType.FLOAT)
-        matrix = _packed_once(graph, f"{stack.name}.{index}", matrices[index])
+        matrix = constant(graph, f"{stack.name}.{index}", matrices[index])
         if row is None or index:
             products.append(_emit(graph, node, "MatMul", [part, matrix], (size, B, width)))
         else:
@@ -150,7 +155,7 @@ def _split(graph: ir.Graph, node: ir.Node) -> None:
 def _take_row_added_to_all(product: ir.Value) -> ir.Value | None:
     """Remove the addition of a row to all rows of a mixing of ``product``, by a matrix whose first column is 1; return the row."""
     mixing, add = _only_reader(product, "Reshape", "Gemm"), _only_reader(product, "Reshape", "Gemm", "Reshape", "Add")
-    if mixing is None or add is None or add.outputs[0].is_graph_output():
+    if mixing is None or add is None or add.outputs[0].is_graph_output() or not _is_plain_mixing(mixing) or len(mixing.inputs) > 2:
         return None
     matrix = operand(mixing, 0).const_value
     if matrix is None or not (matrix.numpy()[:, 0] == 1.0).all():
@@ -173,13 +178,6 @@ def _only_reader(value: ir.Value, *kinds: str) -> ir.Node | None:
             return None
         value = node.outputs[0]
     return node
-
-
-def _packed_once(graph: ir.Graph, name: str, matrix: np.ndarray) -> ir.Value:
-    tensor = ir.tensor(np.ascontiguousarray(matrix), name=name)
-    value = ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
-    graph.register_initializer(value)
-    return value
 
 
 def _reshaped(graph: ir.Graph, before: ir.Node, value: ir.Value, dims: tuple[int, ...], inferred: int = 0) -> ir.Value:

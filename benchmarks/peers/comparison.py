@@ -84,7 +84,8 @@ def add_network_floors(rows: Sequence[dict[str, Any]], floors: Mapping[str, Any]
     for row in rows:
         peaks = (floors or {}).get(str(row["threads"]))
         row["network_floor"] = None
-        if peaks is not None:
+        # On a GPU the rate of the processor's matmuls bounds nothing.
+        if peaks is not None and "cuda" not in row["backend"] and row["ms"]["step"]["p50"] is not None:
             flops = network_matmul_flops(size, row["P"] * row["N"])
             ms = flops / peaks["sgemm_gflops"] / 1e6
             row["network_floor"] = {"flops": flops, "ms": round(ms, 5), "ratio": round(row["ms"]["step"]["p50"] / ms, 3)}

@@ -3,6 +3,7 @@
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import ModelProto, numpy_helper
 
 from diffpose_edge.config import BatchShape
@@ -10,6 +11,8 @@ from diffpose_edge.export import graphs
 from diffpose_edge.export.cpu_graph import EIGENBASIS_FROM, cpu_graph, rows_of
 from diffpose_edge.export.graphs import compare_context, compare_step, context_graph, step_graph
 from diffpose_edge.reference import load_released
+from diffpose_edge.reference.graph_networks import Denoiser, FrameEncoder
+from diffpose_edge.reference.released import ReleasedDiffPose
 from diffpose_edge.reference.trained import load_conditioned
 from diffpose_edge.tolerances import FP32_CPU_LAYER_REL
 
@@ -70,6 +73,8 @@ def test_a_conditioned_pair_and_its_feature(conditioned_pair, shape):
     assert set(proved) == {(role, kind) for role in ("context", "step") for kind in ("fp32", "fp32-cpu")}
     for role in ("context", "step"):
         assert all(c.passed for c in proved[role, "fp32-cpu"].comparisons)
+        # Not the form that stands in where the fused norms err too much.
+        assert "LayerNormalization" in [n.op_type for n in proved[role, "fp32-cpu"].traced.model.graph.node]
     assert rows_of(proved["step", "fp32-cpu"].traced.model) == "joints"
 
 
@@ -129,6 +134,17 @@ def test_the_released_norm_where_the_fused_one_errs_too_much(golden, monkeypatch
     assert operators().count("FusedMatMul") == 4
 
 
+@pytest.mark.parametrize("N", [1, 3, EIGENBASIS_FROM, 17])
+def test_equal_weights_are_one_constant_and_the_graph_is_whole(N):
+    """PyTorch's exporter gives equal tensors one name, and a network as it is initialised is full of them."""
+    torch.manual_seed(0)
+    encoder, denoiser = (network(hidden=16, layers=2, heads=1) for network in (FrameEncoder, Denoiser))
+    for layers in (denoiser.atten_layers, denoiser.gconv_layers):
+        layers[1].load_state_dict(layers[0].state_dict())
+    proved = graphs.proved_graphs(ReleasedDiffPose(denoiser, encoder), BatchShape(P=1, N=N))
+    assert all(c.passed for graph in proved.values() for c in graph.comparisons)
+
+
 # Faults planted in the finished graphs.
 
 
@@ -178,10 +194,17 @@ def test_exchanged_eigenvalues_are_found(model, many):
 
 
 def test_a_row_added_to_another_eigenvectors_product_is_found(model, many):
-    """The rows of a step go to the product of the constant eigenvector: planted by letting them count for another as well."""
+    """The step's row goes to the product of the constant eigenvector: planted by exchanging that product with another."""
     traced, graph = many
-    wrong = altered(graph, "eigenvectors", lambda u: u + np.eye(17, dtype=np.float32)[0] * np.float32(0.1))
-    assert first_layer_off(model, traced, wrong, MANY) == "layer0.conv1"
+    wrong = ModelProto()
+    wrong.CopyFrom(graph)
+    weights = {f"layers.2.conv2.weight.spectral.{i}" for i in (0, 1)}
+    first, second = (n for n in wrong.graph.node if len(n.input) > 1 and any(n.input[1].endswith(w) for w in weights))
+    (view,) = (n for n in wrong.graph.node if n.op_type == "Reshape" and n.input[0] == first.output[0])
+    (joined,) = (n for n in wrong.graph.node if n.op_type == "Concat" and view.output[0] in n.input)
+    at, other = list(joined.input).index(view.output[0]), list(joined.input).index(second.output[0])
+    joined.input[at], joined.input[other] = joined.input[other], joined.input[at]
+    assert first_layer_off(model, traced, wrong, MANY) == "layer2.conv2"
 
 
 @pytest.mark.parametrize("part", ["still", "once", "twice"])

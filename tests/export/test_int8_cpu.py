@@ -92,6 +92,10 @@ def test_what_is_not_in_int8_is_as_it_was(path: Path) -> None:
     softmaxes = [node.op_type for node in exact.graph.node].count("Softmax")
     assert (count("MultiHeadAttention"), count("Softmax")) == (0, softmaxes)
     assert count("DequantizeLinear") == 0
+    # What is stacked is put side by side in 8 bits.
+    quantised = {name for node in lowered.graph.node if node.op_type == "QuantizeLinear" for name in node.output}
+    views = {node.output[0] for node in lowered.graph.node if node.op_type == "Reshape" and node.input[0] in quantised}
+    assert sum(node.op_type == "Transpose" and node.input[0] in quantised | views for node in lowered.graph.node) > 0
     assert count("QuantizeLinear") <= len(scales_by_weight(path)) < count("MatMulIntegerToFloat")
 
 

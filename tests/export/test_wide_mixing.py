@@ -110,6 +110,17 @@ def test_a_row_stays_apart_where_somebody_reads_what_is_before_or_behind_it(outp
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-5 * np.abs(other).max())
 
 
+def test_a_product_that_is_added_in_a_mixing_keeps_its_row_apart():
+    """As the third operand it is not mixed: a row added to one joint of it would stay there."""
+    nodes = [*STACKED[:2], ("Gemm", "u z r", "g"), *STACKED[3:]]
+    known = {"w": STACK, "u": FIRST_IS_ONE, "row": drawn(C), "wide": WIDE, "rows": ROWS}
+    model = model_of(nodes, known, {"x": (J, B, C), "z": (J, B * C)})
+    inputs = {"x": drawn(J, B, C), "z": drawn(J, B * C)}
+    (before,) = results(model, inputs)
+    split_stacked_matmuls(model)
+    np.testing.assert_allclose(results(model, inputs)[0], before, rtol=0, atol=1e-5 * np.abs(before).max())
+
+
 SUM = [("Gemm", "u x", "g"), ("Reshape", "g rows", "q"), ("Add", "q z", "s"), ("Relu", "s", "y")]
 TAKEN = {"x": (J, B * C), "z": (J * B, C)}
 SUM_CONSTANTS = {"u": drawn(J, J), "rows": ROWS}
@@ -135,6 +146,7 @@ def test_a_sum_and_a_positive_part_go_into_the_mixing(operands):
         ("rows that are an output", SUM, ("y", "q")),
         ("a mixing that is an output", SUM, ("y", "g")),
         ("no mixing by a constant", [("Gemm", "x k", "g"), *SUM[1:]], ("y",)),
+        ("a scaled mixing", [("Gemm", "u x", "g", [("alpha", 2.0)]), *SUM[1:]], ("y",)),
         ("a row instead of rows", [*SUM[:2], ("Add", "q row", "s"), SUM[3]], ("y",)),
     ],
 )
@@ -189,8 +201,8 @@ def test_other_mixings_stay_where_they_are(what, nodes, change):
 
 
 @pytest.mark.parametrize("form", [chebyshev_in_eigenbasis, chebyshev_after_projection])
-def test_a_convolution_in_all_passes_is_the_convolution(form):
-    """From PyTorch to the last pass, with a row of its own and a Relu, of 1 to 7 samples."""
+def test_a_convolution_behind_its_passes_is_the_convolution(form):
+    """From PyTorch to the last pass that changes it, with a row of its own and a Relu."""
     torch = pytest.importorskip("torch")
     from diffpose_edge.export.folded import MixThenProject
     from diffpose_edge.reference.layers import ChebConv
