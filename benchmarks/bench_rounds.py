@@ -31,9 +31,9 @@ PATIENCE_S = 10.0
 
 @dataclass(frozen=True)
 class Measured:
-    """A candidate and its samples: ``stages`` by name, in milliseconds, (rounds,), or (rounds, K) for "steps", and the time that its
-    threads were on a processor ("processors"); ``joules`` (rounds,):
-    what the processors took meanwhile, None where no counter tells; ``cost``: of its graphs, see ``bench_floor.costs_of``.
+    """A candidate and its samples: ``stages`` by name, in milliseconds, (rounds,), or (rounds, K) for "steps"; "processors" is how long
+    its threads were on one, together. ``joules`` (rounds,): what the processors took meanwhile, None where no counter tells; ``cost``:
+    of its graphs, see ``bench_floor.costs_of``.
     """
 
     candidate: Candidate

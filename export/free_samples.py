@@ -17,13 +17,13 @@ def free_samples(model: ir.Model) -> int:
     """Rewrite a step in row form in place so that x (P n, 17, 5) may have any number n of samples; return how many nodes changed.
 
     The number of people P stays. Raises ExportError for a graph whose shapes are not those of a step, or that was laid out for one
-    sample of each person, which needs no exchange of joints and samples.
+    sample of one person: joints and samples are not exchanged in it, nor convolutions rewritten.
     """
     inputs = {value.name: value for value in model.graph.inputs}
     samples = shape_of(inputs["x"])[0]
     persons = shape_of(inputs["feature"])[0] if "feature" in inputs else 1
-    if samples == persons:
-        raise ExportError("a step for one sample of each person cannot be freed: lay it out for two or more")
+    if samples == 1:
+        raise ExportError("a step for a single sample cannot be freed: lay it out for two or more")
     changed, each = 0, None
     for node in list(model.graph):
         if node.op_type == "Reshape":

@@ -8,6 +8,7 @@ added exactly, so every processor has the same sums; one without VNNI has them o
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,6 +31,7 @@ def int8_matmuls(model: ir.Model, scales: Mapping[str, MatMulScales]) -> int:
     Raises CalibrationError for a weight that no matmul has, or smoothing of another width.
     """
     found: set[str] = set()
+    made: Counter[str] = Counter()
     activations: dict[tuple[ir.Value, MatMulScales], ir.Value] = {}
     for node in [node for node in model.graph if node.op_type in ("Gemm", "MatMul")]:
         weight = operand(node, 1)
@@ -47,7 +49,10 @@ def int8_matmuls(model: ir.Model, scales: Mapping[str, MatMulScales]) -> int:
         x = operand(node, 0)
         if (x, how) not in activations:
             activations[x, how] = _quantised(model.graph, node, x, how, f"{name}/{len(activations)}")
-        _exchange(model.graph, node, activations[x, how], weight.name, matrix, how)
+        made[weight.name] += 1
+        # Equal weights have one name, but each of their matmuls has a matrix of its own (see _exchange).
+        label = weight.name if made[weight.name] == 1 else f"{weight.name}/{made[weight.name]}"
+        _exchange(model.graph, node, activations[x, how], label, matrix, how)
     if missing := sorted(set(scales) - found):
         raise CalibrationError(f"the graph for the CPU has no matmul by {', '.join(missing[:3])}: it was made for another network")
     RemoveUnusedNodesPass()(model)
@@ -78,8 +83,8 @@ def _exchange(graph: ir.Graph, node: ir.Node, activation: ir.Value, name: str, m
     assert quantize is not None
     integers, steps = quantised_weight(matrix, how.smoothing)
     weight, step = constant(graph, f"{name}/int8", integers), constant(graph, f"{name}/steps", steps)
-    # The weight's zero point is said, though it is 0, and is each matmul's own: without one ONNX Runtime's precise mode passes the matmul
-    # over, and of one that is shared it fails to load the second (1.31.1).
+    # The weight's zero point is said, though it is 0, and it and the weight are each matmul's own: without one ONNX Runtime's precise mode
+    # passes the matmul over, and of one that is shared it fails to load the second (1.31.1).
     zero = constant(graph, f"{name}/zero", np.array(0, np.int8))
     inputs = [activation, weight, operand(quantize, 1), step, _zero(graph), zero]
     if node.op_type == "Gemm":

@@ -88,6 +88,13 @@ def model_of(nodes: list[onnx.NodeProto], constants: dict[str, np.ndarray]) -> i
     return ir.from_proto(onnx.shape_inference.infer_shapes(proto, data_prop=True))
 
 
+def test_a_step_of_a_single_sample_is_not_freed():
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 17, 5])
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "step", [x], [helper.make_empty_tensor_value_info("y")])
+    with pytest.raises(ExportError, match="single sample cannot be freed"):
+        free_samples(ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])))
+
+
 def test_shapes_that_are_not_a_steps_are_refused():
     expand = [helper.make_node("Unsqueeze", ["x", "axis"], ["u"]), helper.make_node("Expand", ["u", "shape"], ["y"])]
     model = model_of(expand, {"axis": np.array([1], np.int64), "shape": np.array([4, 2, 17, 5], np.int64)})

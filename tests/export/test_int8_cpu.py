@@ -11,18 +11,23 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
+import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from diffpose_edge.bundle import load_bundle
-from diffpose_edge.calibration.calibrate import calibration_of
+from diffpose_edge.calibration.calibrate import apply_calibration, calibrated, calibration_of
+from diffpose_edge.clips import calibration_keypoints
 from diffpose_edge.errors import CalibrationError
+from diffpose_edge.export import export_bundle
 from diffpose_edge.export.cpu_graph import as_traced, cpu_graph
 from diffpose_edge.export.int8 import MatMulScales, quantised_weight
 from diffpose_edge.export.int8_cpu import ZERO, int8_matmuls
 from diffpose_edge.export.layer_groups import initialisers_of, taps_of, weight_matmuls
 from diffpose_edge.export.onnx_models import with_taps_as_outputs
 from diffpose_edge.manifest import SAMPLES
+from diffpose_edge.reference.checkpoints import save_released
+from diffpose_edge.reference.graph_networks import Denoiser, FrameEncoder
 from diffpose_edge.runtime import PoseRuntime
 from diffpose_edge.runtime.integer_kernels import exact_integers
 from diffpose_edge.tolerances import FP32_CPU_LAYER_REL
@@ -177,3 +182,21 @@ def test_one_matmul_by_hand() -> None:
     (zero,) = (tensor for tensor in made.graph.initializer if tensor.name == "zero.uint8")
     zero.CopyFrom(numpy_helper.from_array(np.array(127, np.uint8), zero.name))
     assert not np.allclose(run(made, {"x": x})[0], expected, rtol=1e-3)
+
+
+def test_equal_weights_are_loaded_by_processors_without_vnni(tmp_path: Path) -> None:
+    """Their kernels want a matrix for each matmul, and PyTorch's exporter gives equal weights one name."""
+    torch.manual_seed(0)
+    encoder, denoiser = (network(hidden=16, layers=2, heads=2) for network in (FrameEncoder, Denoiser))
+    for layers in (denoiser.atten_layers, denoiser.gconv_layers):
+        layers[1].load_state_dict(layers[0].state_dict())
+    pair = tmp_path / "denoiser.pth", tmp_path / "context.pth"
+    for network, path in zip((denoiser, encoder), pair, strict=True):
+        save_released(network, path)
+    bundle = export_bundle(*pair, tmp_path / "bundle", samples=3, heads=2).bundle
+    bundle = apply_calibration(bundle, calibrated(bundle, calibration_keypoints(), schedules=(bundle.manifest.timesteps,), frames=4))
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.x64quantprecision", "1")
+    session = ort.InferenceSession(bundle.read("step", "int8-cpu"), options, providers=["CPUExecutionProvider"])
+    assert {value.name for value in session.get_outputs()} == {"x_next", "eps"}
